@@ -1,0 +1,147 @@
+"""Opens a bundle and asks it: the same parse, encode and forward as in training, then the decision layer."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
+from trainformer.core import registry
+from trainformer.core.batch import Encoded, Example
+from trainformer.core.config import DataSettings
+from trainformer.core.errors import UserError
+from trainformer.core.files import check_manifest
+from trainformer.core.roles import Answer, Backbone, Decision, Method, Model, Task
+from trainformer.data.columns import Columns, choose, example
+from trainformer.data.read import Source, open_source
+from trainformer.data.tokens import HubTokens
+
+FACTS = "trainformer.json"
+CHUNK_ROWS = 2048
+"""Rows that are sorted by length together; memory does not grow beyond them."""
+
+
+class Bundle:
+    """A trained model with its tokenizer, labels and decision layer.
+
+    >>> from trainformer import Bundle                                    # doctest: +SKIP
+    >>> Bundle.open("run/bundle").predict("a film to see twice")          # doctest: +SKIP
+    [{'label': 'positive', 'score': 0.97, 'scores': {...}, 'cut_tokens': 0}]
+    """
+
+    def __init__(self, task: Task, model: Model, tokens: HubTokens, facts: dict[str, Any]):
+        self.task, self.model, self.tokens, self.facts = task, model, tokens, facts
+        self.decision = Decision(**facts["decision"])
+        self.limit = int(facts["max_tokens"])
+        self.micro_tokens = 8192
+
+    @classmethod
+    def open(cls, folder: str | Path, device: str = "cpu") -> "Bundle":
+        """Reads a folder and checks every byte of it against its manifest.
+
+        Raises UserError for a folder that is no bundle, a changed file, or a format of a later version.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            raise UserError("no such folder.", where=str(path))
+        if not (path / FACTS).is_file():
+            inner = path / "bundle" / FACTS
+            fix = f"Did you mean '{inner.parent}'?" if inner.is_file() else "A bundle is what `trainformer train` writes to RUN/bundle."
+            raise UserError(f"this folder is no bundle: it has no {FACTS}.", where=str(path), fix=fix)
+        check_manifest(path)
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        if facts["format"] != 1:
+            raise UserError(f"format {facts['format']} is of a later version.", where=str(path), fix="pip install -U trainformer")
+        task = registry.build(Task, facts["task"].pop("name"), facts["task"])  # type: ignore[type-abstract]
+        backbone = registry.build(Backbone, facts["model"].pop("kind"), facts["model"])  # type: ignore[type-abstract]
+        stays = [registry.build(Method, name, settings) for name, settings in facts["methods"].items()]
+        model = backbone.open(path, task, stays)
+        return cls(task, model.to(torch.device(device)), HubTokens.load(str(path)), facts)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that it can say, in the order of its outputs."""
+        return list(getattr(self.task, "labels", None) or [])
+
+    def predict(self, texts: str | Sequence[Any], *, logits: bool = False) -> list[Answer]:
+        """An answer for each text, or for each pair (text, text), in order.
+
+        Each has `label`, `score`, `scores` and `cut_tokens`, the number of tokens that were not read; with `logits` also
+        the raw outputs. Raises UserError for what is no text.
+        """
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        return list(self.stream((self._example(i, t) for i, t in enumerate(listed)), logits=logits))
+
+    def predict_file(self, given: Any, settings: DataSettings | None = None, *, logits: bool = False) -> Iterator[Answer]:
+        """An answer for each row of a file or frame, in order, in constant memory."""
+        source, columns = self._open(given, settings, labelled=False)
+        rows = (example(row, columns, self.task, i, labelled=False) for i, row in enumerate(source))
+        return self.stream(rows, logits=logits)
+
+    def stream(self, examples: Iterable[Example], *, logits: bool = False) -> Iterator[Answer]:
+        """Answers to examples, in order, some thousand rows at a time."""
+        for items in self._chunks(examples):
+            raw, _ = in_order(self._outputs(items), len(items))
+            for item, answer, row in zip(items, self.task.answer(raw, self.decision), raw, strict=True):
+                answer["cut_tokens"] = item.cut_tokens
+                yield answer | {"logits": row.tolist()} if logits else answer
+
+    def logits(self, texts: Sequence[Any]) -> Tensor:
+        """Raw outputs "N C" before the decision layer, in the order of `labels`."""
+        items = [e for chunk in self._chunks(self._example(i, t) for i, t in enumerate(texts)) for e in chunk]
+        numbered = [Encoded(e.parts, e.target, i, cut_tokens=e.cut_tokens) for i, e in enumerate(items)]
+        return in_order(self._outputs(numbered), len(numbered))[0]
+
+    def evaluate(self, given: Any, settings: DataSettings | None = None) -> dict[str, float]:
+        """The task's scores on labelled rows, in constant memory, through the shipped decision layer."""
+        source, columns = self._open(given, settings, labelled=True)
+        metric = self.task.metric(self.decision)
+        for items in self._chunks(example(row, columns, self.task, i) for i, row in enumerate(source)):
+            for output, batch in self._outputs(items):
+                metric.add(output, batch)
+        return metric.value()
+
+    def _open(self, given: Any, settings: DataSettings | None, labelled: bool) -> tuple[Source, Columns]:
+        """A source with the columns of training, unless others are named."""
+        trained = self.facts["columns"]
+        asked = settings or DataSettings()
+        named = {k: getattr(asked, k) or trained.get(k) for k in ("text", "text_b", "label", "weight")}
+        if asked.weight is None:
+            named["weight"] = None
+        source = open_source(given, "test")
+        columns, _ = choose(source, DataSettings(**named), self.task.pair, labelled)
+        return source, columns
+
+    def _example(self, number: int, given: Any) -> Example:
+        texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (given,)
+        wanted = 2 if self.task.pair else 1
+        if len(texts) != wanted or not all(isinstance(t, str) for t in texts):
+            what = "a pair of texts is" if wanted == 2 else "one text is"
+            raise UserError(f"{what} expected, not {given!r:.80}.", where=f"text {number + 1}")
+        return self.task.parse(texts, ..., number, 1.0)
+
+    def _chunks(self, examples: Iterable[Example]) -> Iterator[list[Encoded]]:
+        """Encoded examples, some thousand at a time, numbered from 0 in each chunk."""
+        iterator = iter(examples)
+        while chunk := list(islice(iterator, CHUNK_ROWS)):
+            yield encode_all(self.task, self.tokens, self.limit, chunk)
+
+    def _outputs(self, items: list[Encoded]) -> Iterator[tuple[Tensor, Any]]:
+        return outputs(self.model, self.task, batches_of(items, self.micro_tokens, is_padded(self.model)))
+
+
+def encode_all(task: Task, tokens: HubTokens, limit: int, chunk: list[Example]) -> list[Encoded]:
+    """Token sequences of examples; their rows are numbered from 0 in the chunk."""
+    flat = tokens.pieces([text for e in chunk for text in e.texts])
+    wide = len(chunk[0].texts)
+    found = []
+    for i, item in enumerate(chunk):
+        encoded = task.encode(item, flat[i * wide : (i + 1) * wide], tokens, limit)
+        found.append(Encoded(encoded.parts, encoded.target, i, encoded.weight, encoded.units, encoded.at,
+                             encoded.kind, encoded.cut_tokens))  # fmt: skip
+    return found
+

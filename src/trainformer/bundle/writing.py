@@ -1,0 +1,54 @@
+"""Writes a bundle: a folder that the transformers library can open too, with no pickle in it."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainformer.bundle.reading import FACTS
+from trainformer.core.files import write_folder, write_json
+from trainformer.core.roles import Backbone, Decision, Model, Task
+from trainformer.data.columns import Columns
+from trainformer.data.tokens import HubTokens
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle."""
+
+    task: Task
+    backbone: Backbone
+    model: Model
+    tokens: HubTokens
+    decision: Decision
+    columns: Columns
+    max_tokens: int
+    facts: dict[str, Any]
+    """Data fingerprint, versions, scores."""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Methods that stay, with their settings."""
+    pages: dict[str, str] = field(default_factory=dict)
+    """Model card and report, by file name."""
+
+
+def write(folder: Path, contents: Contents) -> None:
+    """The folder appears whole or not at all; its manifest holds the SHA-256 of every file."""
+
+    def fill(beside: Path) -> None:
+        contents.backbone.save(contents.model, beside, contents.task)
+        contents.tokens.save(beside)
+        facts = {
+            "format": 1,
+            "task": {"name": type(contents.task).key, **contents.task.settings()},
+            "model": {"kind": type(contents.backbone).key, **contents.backbone.settings(), "name": None},
+            "methods": contents.methods,
+            "decision": asdict(contents.decision),
+            "columns": asdict(contents.columns),
+            "max_tokens": contents.max_tokens,
+            "opens_in_transformers": contents.backbone.opens_in_library(contents.model),
+            **contents.facts,
+        }
+        write_json(beside / FACTS, facts)
+        for name, text in contents.pages.items():
+            (beside / name).write_text(text, encoding="utf-8")
+
+    write_folder(folder, fill)

@@ -1,0 +1,244 @@
+"""The command `trainformer`: words to verbs. What a verb needs is imported inside it, so that --help answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainformer.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from trainformer.run import Run
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Data = Annotated[str | None, typer.Option("--data", help="training rows: .jsonl .csv .tsv .parquet, or a hub data set")]
+Validation = Annotated[str | None, typer.Option(help="validation rows; none: a share of the training rows")]
+Test = Annotated[str | None, typer.Option(help="test rows, scored once at the end; none: a share of the training rows")]
+TaskName = Annotated[str | None, typer.Option("--task", help="see `trainformer list tasks`")]
+Text = Annotated[str | None, typer.Option(help="column of the text")]
+TextB = Annotated[str | None, typer.Option("--text-b", help="column of the second text of a pair")]
+Label = Annotated[str | None, typer.Option(help="column of the label or number")]
+ModelName = Annotated[str | None, typer.Option("--model", help="folder or hub name of an encoder")]
+Methods = Annotated[list[str] | None, typer.Option("--method", help="see `trainformer list methods`; may stand several times")]
+Callbacks = Annotated[list[str] | None, typer.Option("--callback", help="see `trainformer list callbacks`")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any setting of `trainformer schema`")]
+ConfigFile = Annotated[str | None, typer.Argument(help="YAML file of settings", metavar="[CONFIG.yaml]")]
+Strict = Annotated[bool, typer.Option("--strict", help="warnings of the check are errors")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+BundleDir = Annotated[Path, typer.Argument(help="folder of a bundle", metavar="BUNDLE")]
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="folder of the run; it must not exist")],
+    config: ConfigFile = None,
+    data: Data = None,
+    validation: Validation = None,
+    test: Test = None,
+    task: TaskName = None,
+    text: Text = None,
+    text_b: TextB = None,
+    label: Label = None,
+    model: ModelName = None,
+    method: Methods = None,
+    callback: Callbacks = None,
+    sets: Sets = None,
+    strict: Strict = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of --out")] = False,
+) -> None:
+    """Train a model: check the data, fine-tune, choose the best epoch on validation, score test once, write a bundle."""
+    from trainformer import run as running
+    from trainformer.api import refuse_existing
+
+    refuse_existing(out, resume)
+    if resume and config is None and data is None and (out / "config.yaml").is_file():
+        config = str(out / "config.yaml")
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
+    run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, out)
+    run.strict = strict
+    running.train(run, resume)
+
+
+@app.command()
+def check(
+    config: ConfigFile = None,
+    data: Data = None,
+    validation: Validation = None,
+    test: Test = None,
+    task: TaskName = None,
+    text: Text = None,
+    text_b: TextB = None,
+    label: Label = None,
+    model: ModelName = None,
+    sets: Sets = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="write the report as a page")] = None,
+) -> None:
+    """Look at the data before training: duplicates, leaks, labels, lengths, what is cut. Exit code 2 if it cannot be trained on."""
+    from trainformer import run as running
+    from trainformer.core.files import write_text
+    from trainformer.trust import report
+
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model}
+    run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, Path("."))
+    found = running.check(run)
+    if as_json:
+        print(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        run.show(found)
+    if html is not None:
+        write_text(html, report.check_page(found.to_dict()))
+    if found.errors or (strict and found.warnings):
+        raise typer.Exit(2)
+
+
+@app.command()
+def evaluate(
+    bundle: BundleDir,
+    data: Annotated[str, typer.Option(help="labelled rows")],
+    text: Text = None,
+    text_b: TextB = None,
+    label: Label = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a bundle on labelled rows, through its decision layer."""
+    from trainformer.bundle import Bundle
+    from trainformer.core.config import DataSettings
+
+    scores = Bundle.open(bundle).evaluate(data, DataSettings(text=text, text_b=text_b, label=label))
+    if as_json:
+        print(json.dumps(scores))
+    else:
+        for name, value in scores.items():
+            print(f"{name:>12}  {value:.4f}" if name != "examples" else f"{name:>12}  {value:.0f}")
+
+
+@app.command()
+def predict(
+    bundle: BundleDir,
+    texts: Annotated[list[str] | None, typer.Argument(help="texts; for a pair task two by two")] = None,
+    data: Annotated[str | None, typer.Option(help="rows to answer")] = None,
+    out: Annotated[Path | None, typer.Option(help="file of answers, one JSON object a line; it must not exist")] = None,
+    text: Text = None,
+    text_b: TextB = None,
+    logits: Annotated[bool, typer.Option("--logits", help="add the raw outputs")] = False,
+) -> None:
+    """Answer texts: one JSON object a line, in their order, with label, score, scores and cut_tokens."""
+    from trainformer.bundle import Bundle
+    from trainformer.core.config import DataSettings
+
+    if bool(texts) == (data is not None):
+        raise UserError("give texts or --data FILE, one of the two.", where="predict")
+    if out is not None and out.exists():
+        raise UserError("it exists; nothing is written over.", where=f"--out {out}", fix="Choose another name.")
+    opened = Bundle.open(bundle)
+    if data is not None:
+        answers = opened.predict_file(data, DataSettings(text=text, text_b=text_b), logits=logits)
+    else:
+        given: list[Any] = list(texts or [])
+        if opened.task.pair:
+            if len(given) % 2:
+                raise UserError(f"this bundle reads pairs; {len(given)} texts are given.", where="predict", fix="Give two by two.")
+            given = list(zip(given[::2], given[1::2], strict=True))
+        answers = iter(opened.predict(given, logits=logits))
+    _write_lines(answers, out)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="tasks, methods, models or callbacks")],
+) -> None:
+    """What there is: tasks, methods, models, callbacks, with their settings."""
+    from trainformer.core import registry
+    from trainformer.core.roles import Backbone, Callback, Method, Task
+    from trainformer.models.families import HEADS
+
+    roles: dict[str, Any] = {"tasks": Task, "methods": Method, "models": Backbone, "callbacks": Callback}
+    if what not in roles:
+        raise UserError(f"nothing is called '{what}'.", where="list", fix=nearest(what, roles))
+    for name, found in registry.classes(roles[what]):
+        print(f"{name:<20} {found.summary()}")
+        for setting, field in found.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            print(f"    {setting:<18} {field.description}  [{json.dumps(default, ensure_ascii=False, default=str)}]")
+    if what == "models":
+        print("\nHeads map onto the transformers library's for: " + ", ".join(sorted(HEADS)) + ".")
+
+
+@app.command()
+def schema() -> None:
+    """JSON Schema of the settings: point a YAML editor at it to complete and check."""
+    from trainformer.core import config
+
+    print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+
+
+def _run(config: str | None, files: dict[str, str | None], words: dict[str, Any], out: Path) -> "Run":
+    """A run from the words of the command line."""
+    from rich.console import Console
+
+    from trainformer.api import configured
+    from trainformer.data.check_text import render
+    from trainformer.run import Run
+
+    console = Console(stderr=True)
+    checked = configured(config, {k: v for k, v in files.items() if v is not None}, words)
+    return Run(checked, out, lambda line: console.print(line, highlight=False, markup=False), show=lambda r: render(r, console))
+
+
+def _write_lines(answers: Any, out: Path | None) -> None:
+    """Answers as lines of JSON: to the terminal, or to a file that appears when it is whole."""
+    if out is None:
+        for answer in answers:
+            print(json.dumps(answer, ensure_ascii=False))
+        return
+    from trainformer.core.files import disk_error
+
+    beside = out.with_name(f".{out.name}.part")
+    try:
+        with beside.open("w", encoding="utf-8") as f:
+            count = 0
+            for count, answer in enumerate(answers, 1):  # noqa: B007
+                f.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        beside.rename(out)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    print(f"{count} answers: {out}", file=sys.stderr)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from trainformer import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _top(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and end")] = False) -> None:
+    """Trains Transformers: from a file of texts to a model that can be trusted."""
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one message and exit code 2, a signal 130 or 143."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped before the first step; nothing is lost", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        from trainformer.engine.limits import Interrupted
+
+        if not isinstance(error, Interrupted):
+            raise
+        print(f"{error}. Go on with: trainformer train --out RUN --resume", file=sys.stderr)
+        sys.exit(error.code)

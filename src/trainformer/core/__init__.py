@@ -1,0 +1,1 @@
+"""The vocabulary: the few types that every other part speaks in."""

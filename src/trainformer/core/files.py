@@ -1,0 +1,124 @@
+"""Files that are either whole or not there: atomic writing, hashing, and room on the disk."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from trainformer.core.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as hexadecimal digits; constant memory."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A short name for a JSON value: equal values give equal names, on every machine."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, flushes to the disk, renames: a reader sees the old file or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise disk_error(error, path) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Pretty JSON, atomically. NaN is refused: it is not JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Lets `fill` write into a folder beside, adds a manifest of hashes, and renames it to `path`.
+
+    An older folder at `path` is replaced only after the new one is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = beside.with_name(beside.name + ".old")
+    try:
+        fill(beside)
+        write_manifest(beside)
+        beside.chmod(0o755)
+        if path.exists():
+            path.rename(old)
+        beside.rename(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """`manifest.json`: the SHA-256 of every file of the folder, by its name."""
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    write_json(folder / MANIFEST, {name: sha256(folder / name) for name in names})
+
+
+def check_manifest(folder: Path) -> None:
+    """Refuses a folder of which a byte has changed since it was written, naming the file."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"no {MANIFEST} in it, so nothing vouches for its files.", where=str(folder))
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError("it is not JSON: the manifest was changed or cut.", where=str(path)) from error
+    for name, expected in listed.items():
+        if not (folder / name).is_file():
+            raise UserError("the manifest lists it, but it is gone.", where=str(folder / name), fix=RESTORE)
+        if sha256(folder / name) != expected:
+            raise UserError("its bytes are not those that were written (SHA-256 differs).", where=str(folder / name), fix=RESTORE)
+    extra = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(listed) - {MANIFEST}
+    if extra:
+        raise UserError("the manifest does not list it.", where=str(folder / min(extra)), fix="Remove it.")
+
+
+RESTORE = "Copy the folder again from where it was made."
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Refuses work that the disk has no room for, before it starts."""
+    at = next(p for p in [folder, *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(at).free
+    if free < needed_bytes:
+        raise UserError(
+            f"no space: about {needed_bytes / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free.",
+            where=str(folder),
+            fix="Free some, or choose another disk for --out.",
+        )
+
+
+def disk_error(error: OSError, path: Path) -> OSError | UserError:
+    """The user's words for an error of the disk; others stay what they are."""
+    words = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "over the disk quota", errno.EROFS: "read-only"}
+    words |= {errno.EACCES: "no permission to write", errno.ENOTDIR: "a part of the path is a file"}
+    if error.errno not in words:
+        return error
+    return UserError(f"{words[error.errno]}. Nothing half-written is left.", where=str(path), fix="Choose another --out.")
+
+
+def total_bytes(paths: Iterable[Path]) -> int:
+    """Bytes of all the files below the paths."""
+    return sum(f.stat().st_size for p in paths for f in ([p] if p.is_file() else p.rglob("*")) if f.is_file())

@@ -1,0 +1,287 @@
+"""The roles: what a task, a backbone, a method, a callback and a metric are to the engine. Letters: core/shapes.py.
+
+Every default of a method is the identity, so a new one overrides only what it changes.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainformer.core.batch import Batch, Encoded, Example
+from trainformer.core.component import Component
+
+Answer = dict[str, Any]
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""(model, batch) -> one loss "U" for each unit, in nats."""
+Grad = Callable[[list[Batch]], Tensor]
+"""All micro-batches of a step -> their mean loss (a scalar); gradients have been added to the parameters."""
+
+
+class Tokens(Protocol):
+    """A tokenizer: pieces of a text, and how sequences are wrapped in the model's special tokens."""
+
+    specials: dict[int, int]
+    """How many special tokens stand around one text (key 1) and a pair of texts (key 2)."""
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How scores become an answer; fitted on validation, shipped with the task.
+
+    temperature divides the logits; thresholds are the least score to say a label, by label; below `abstain` the
+    answer is None: ask a person. `costs[said][true]` chooses the label of least expected cost.
+    """
+
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    abstain: float | None = None
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Body(nn.Module):
+    """An encoder: hidden states of packed sequences."""
+
+    width: int
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """One "T D" tensor for each part of the batch."""
+        raise NotImplementedError("a backbone's body says how it runs")
+
+    def embed(self) -> nn.Embedding:
+        """The table of token embeddings: what adversarial training moves."""
+        raise NotImplementedError("a backbone's body knows its embedding")
+
+    def blocks(self) -> list[nn.Module]:
+        """Embeddings first, then the layers from the bottom up: what layer-wise rates and freezing speak of."""
+        raise NotImplementedError("a backbone's body knows its layers")
+
+
+class Model(nn.Module):
+    """A body and a task's head: what is trained and shipped."""
+
+    def __init__(self, body: Body, head: nn.Module):
+        super().__init__()
+        self.body, self.head = body, head
+
+    def forward(self, batch: Batch) -> Tensor:
+        output: Tensor = self.head(self.body(batch), batch)
+        return output
+
+
+class Metric(Protocol):
+    """Scores that are updated batch by batch in constant memory."""
+
+    def add(self, output: Tensor, batch: Batch) -> None: ...
+
+    def value(self) -> dict[str, float]: ...
+
+    def detail(self) -> dict[str, Any]:
+        """What a report draws: confusion, reliability, scores by class; plain JSON values."""
+        ...
+
+
+class Task(Component):
+    """What a row means, what is learnt from it, and how the answer is said."""
+
+    best: ClassVar[str] = "loss"
+    """The score that chooses the best epoch."""
+    higher_is_better: ClassVar[bool] = False
+    pair: ClassVar[bool] = False
+    """Whether it reads two texts."""
+
+    @abstractmethod
+    def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:
+        """An example from the texts and the label of a row. Raises UserError (without place) for a label it cannot be."""
+
+    @abstractmethod
+    def observe(self, example: Example) -> None:
+        """Sees each training example once, before any is encoded; constant memory but for the labels."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """After the last `observe`: fixes labels, class weights, scale. Raises UserError if nothing can be learnt."""
+
+    @abstractmethod
+    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
+        """Token sequences of an example, none longer than `limit` tokens; what does not fit is counted."""
+
+    @abstractmethod
+    def outputs(self) -> int:
+        """The number of values that the head gives for each unit."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """One loss "U" for each unit, in nats; never a mean."""
+
+    @abstractmethod
+    def divergence(self, one: Tensor, other: Tensor) -> Tensor:
+        """How far two outputs for the same batch are apart, "U", symmetric: what consistency training lowers."""
+
+    @abstractmethod
+    def answer(self, output: Tensor, decision: Decision) -> list[Answer]:
+        """What a user gets for each example, in order."""
+
+    @abstractmethod
+    def metric(self, decision: Decision | None = None) -> Metric:
+        """A fresh metric of this task."""
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The raw output for a batch."""
+        output: Tensor = model(batch)
+        return output
+
+    def vary(self, encoded: Encoded, rng: torch.Generator) -> Encoded:
+        """Random changes to a training example (masks, negatives), drawn from (seed, epoch, row)."""
+        return encoded
+
+    def couples(self, kind: str) -> bool:
+        """Whether the loss joins rows of the whole step (in-batch negatives)."""
+        return False
+
+
+class Backbone(Component):
+    """Settings of a model, and how it is built, written and read."""
+
+    @abstractmethod
+    def resolve(self) -> tuple["Backbone", list[str]]:
+        """The settings with what the user left open filled in, and what to say aloud about it."""
+
+    @abstractmethod
+    def limit(self) -> int:
+        """Most tokens of a sequence that the model can read, special tokens included."""
+
+    @abstractmethod
+    def load(self, task: Task) -> tuple[Model, "Backbone", list[str]]:
+        """A model with a head for the task, the settings as they were settled, and what to say aloud."""
+
+    @abstractmethod
+    def save(self, model: Model, folder: Path, task: Task) -> None:
+        """Writes configuration and weights, as the transformers library reads them."""
+
+    @abstractmethod
+    def opens_in_library(self, model: Model) -> bool:
+        """Whether the transformers library gives equal logits with what `save` writes."""
+
+    @abstractmethod
+    def open(self, folder: Path, task: Task, stays: Sequence["Method"] = ()) -> Model:
+        """The model of a bundle; methods that stay extend it before the weights are loaded."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may know of the run that it takes part in."""
+
+    task: Task
+    steps: int
+    seed: int
+    steps_an_epoch: int = 1
+
+
+@dataclass
+class Rule:
+    """How the optimiser treats a parameter: its share of the rate, and whether it decays."""
+
+    rate: float = 1.0
+    decay: bool = True
+
+
+class Method(Component):
+    """A change to training. The order in the configuration is the nesting: the last is outermost."""
+
+    stays: ClassVar[bool] = False
+    """Structure that ships (adapter, prefix): the bundle calls `extend` before it loads the weights."""
+    clashes: ClassVar[dict[str, str]] = {}
+    """Methods that cannot stand beside this one, with the reason."""
+
+    def extend(self, model: Model) -> None:
+        """Adds to or changes the model before training."""
+
+    def prepare(self, model: Model, facts: Facts) -> None:
+        """Called once, when the model is whole and the run is known."""
+
+    def groups(self, model: Model, rules: dict[str, Rule]) -> None:
+        """Changes how parameters are treated, by name."""
+
+    def wrap_loss(self, loss: Loss) -> Loss:
+        """Takes and gives (model, batch) -> a loss for each unit."""
+        return loss
+
+    def wrap_grad(self, grad: Grad, model: Model) -> Grad:
+        """Takes and gives (micro-batches of the step) -> mean loss, gradients added. Restore weights in `finally`."""
+        return grad
+
+    def after_step(self, model: Model, step: int) -> None:
+        """Called when the optimiser has stepped."""
+
+    def swap(self, model: Model) -> None:
+        """Exchanges the weights in training with those to evaluate and ship; its own inverse."""
+
+    def fold(self, model: Model) -> None:
+        """Bakes in what can be baked, before shipping."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What an exact resume needs."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What callbacks see after each step."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    lr: float
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What callbacks see after each evaluation."""
+
+    step: int
+    epoch: float
+    scores: dict[str, float]
+    best: bool
+    key: str
+    higher_is_better: bool
+
+
+class Callback(Component):
+    """Watches. It sees frozen reports and can only ask to stop; the engine owns and saves its state."""
+
+    def on_start(self, facts: dict[str, Any]) -> None:
+        """Before the first step: run folder, number of steps, settings."""
+
+    def on_step(self, report: StepReport) -> None:
+        """After each step."""
+
+    def on_eval(self, report: EvalReport) -> bool:
+        """After each evaluation; True asks to stop."""
+        return False
+
+    def on_end(self) -> None:
+        """After the last step, or when the run breaks off."""
+
+    def state(self) -> dict[str, Any]:
+        """What an exact resume needs, as plain JSON values."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave."""

@@ -1,0 +1,185 @@
+"""Token sequences on disk, read through a memory map: written once for a file, a tokenizer and a task's settings.
+
+A folder of flat arrays. Training reads examples in any order; the pages it touched are given back to the system, so
+resident memory does not grow with the number of rows.
+"""
+
+import json
+import mmap
+import os
+import shutil
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from trainformer.core.batch import Encoded, Part
+from trainformer.core.files import digest, disk_error, write_json
+
+VERSION = 1
+ARRAYS = {
+    "ids": ("i", torch.int32),
+    "kinds": ("B", torch.uint8),
+    "lengths": ("i", torch.int32),
+    "sequences": ("q", torch.int64),
+    "tokens": ("q", torch.int64),
+    "targets": ("f", torch.float32),
+    "target_starts": ("q", torch.int64),
+    "weights": ("f", torch.float32),
+    "rows": ("q", torch.int64),
+    "cut": ("i", torch.int32),
+    "unknown": ("i", torch.int32),
+}
+"""Name -> (code of the array module, torch type). `sequences`, `tokens`, `target_starts` say where each example begins."""
+RELEASE_BYTES = 32 * 2**20
+"""After so many bytes read, the pages of the map are given back."""
+
+
+def cache_root() -> Path:
+    """The folder of all token caches of this user: $TRAINFORMER_CACHE, else $XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TRAINFORMER_CACHE", f"{home}/trainformer")).expanduser() / "tokens"
+
+
+class TokenCache:
+    """Examples of one file in the order of its rows; `cache[i]` is the i-th."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        self._arrays = {name: _Array(folder / f"{name}.bin", kind) for name, (_, kind) in ARRAYS.items()}
+        self._read = 0
+
+    def __len__(self) -> int:
+        return int(self.meta["examples"])
+
+    def __getitem__(self, i: int) -> Encoded:
+        a = self._arrays
+        first, last = a["sequences"][i : i + 2].tolist()
+        begin, end = a["tokens"][i : i + 2].tolist()
+        ids = a["ids"][begin:end].clone()
+        kinds = a["kinds"][begin:end].clone() if self.meta["typed"] else None
+        start, stop = a["target_starts"][i : i + 2].tolist()
+        self._count(8 * len(ids))
+        return Encoded(
+            parts=(Part(ids, a["lengths"][first:last].tolist(), kinds),),
+            target=a["targets"][start:stop].to(torch.long if self.meta["classes"] else torch.float32, copy=True),
+            row=i,
+            weight=float(a["weights"][i]),
+            cut_tokens=int(a["cut"][i]),
+        )
+
+    def _count(self, read_bytes: int) -> None:
+        self._read += read_bytes
+        if self._read > RELEASE_BYTES:
+            self._read = 0
+            for flat in self._arrays.values():
+                flat.release()
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each example, special tokens included: int32 "N"."""
+        starts = self._arrays["tokens"][:]
+        return (starts[1:] - starts[:-1]).int()
+
+    @property
+    def cut(self) -> Tensor:
+        """Tokens that were cut from each example: int32 "N"."""
+        return self._arrays["cut"][:]
+
+    @property
+    def unknown(self) -> Tensor:
+        """Unknown tokens of each example: int32 "N"."""
+        return self._arrays["unknown"][:]
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of the file that each example came from: int64 "N"."""
+        return self._arrays["rows"][:]
+
+    @property
+    def weights(self) -> Tensor:
+        """The weight of each example, as the file gives it: float32 "N"."""
+        return self._arrays["weights"][:]
+
+
+class _Array:
+    """A flat file seen as a tensor, without reading it."""
+
+    def __init__(self, path: Path, kind: torch.dtype):
+        size = path.stat().st_size
+        self._map: mmap.mmap | None = None
+        self._tensor = torch.empty(0, dtype=kind)
+        if size:
+            with path.open("rb") as f:
+                self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._tensor = torch.frombuffer(self._map, dtype=kind)
+
+    def __getitem__(self, where: Any) -> Tensor:
+        return self._tensor[where]
+
+    def release(self) -> None:
+        """Gives the pages back; they come again from the file when they are read."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def cached(root: Path, key: dict[str, Any], make: Iterator[tuple[Encoded, int]], typed: bool) -> TokenCache:
+    """The cache for a key, written from `make` (example, its unknown tokens) unless it is there already."""
+    folder = root / digest({"version": VERSION, **key})
+    if not (folder / "meta.json").is_file():
+        try:
+            _write(folder, key, make, typed)
+        except OSError as error:
+            raise disk_error(error, folder) from error
+    return TokenCache(folder)
+
+
+def _write(folder: Path, key: dict[str, Any], make: Iterable[tuple[Encoded, int]], typed: bool) -> None:
+    """Writes beside and renames: an interrupted run leaves no cache that looks whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+        files = {name: (beside / f"{name}.bin").open("wb") for name in ARRAYS}
+        try:
+            examples, classes = _append(files, make, typed)
+        finally:
+            for f in files.values():
+                f.close()
+        write_json(beside / "meta.json", {"examples": examples, "typed": typed, "classes": classes, "key": key})
+        if folder.exists():
+            shutil.rmtree(folder)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _append(files: dict[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> tuple[int, bool]:
+    """The number of examples, and whether their targets are classes (whole numbers, exact in a float32)."""
+
+    def put(name: str, values: Iterable[Any]) -> None:
+        array(ARRAYS[name][0], values).tofile(files[name])
+
+    examples = tokens = sequences = targets = 0
+    classes = False
+    for name in ("sequences", "tokens", "target_starts"):
+        put(name, [0])
+    for item, unknown in make:
+        part = item.parts[0]
+        tokens, sequences, targets = tokens + len(part.ids), sequences + len(part.lengths), targets + len(item.target)
+        put("ids", part.ids.tolist())
+        if typed:
+            put("kinds", [0] * len(part.ids) if part.kinds is None else part.kinds.tolist())
+        put("lengths", part.lengths)
+        put("targets", item.target.tolist())
+        for name, value in (("sequences", sequences), ("tokens", tokens), ("target_starts", targets), ("weights", item.weight),
+                            ("rows", item.row), ("cut", item.cut_tokens), ("unknown", unknown)):  # fmt: skip
+            put(name, [value])
+        classes = item.target.dtype == torch.long
+        examples += 1
+    return examples, classes

@@ -1,0 +1,113 @@
+"""Which rows make up which step: a pure function of (seed, step, rank), so that to resume is to ask for a later step."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainformer.core.batch import Batch, Encoded, pack
+from trainformer.data.cache import TokenCache
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Chosen examples of a cache. `weight_scale` makes the mean weight of the training rows 1."""
+
+    cache: TokenCache
+    index: Tensor
+    weight_scale: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Encoded:
+        """The i-th example; its `row` becomes i, the place in this choice."""
+        found = self.cache[int(self.index[i])]
+        return Encoded(found.parts, found.target, i, found.weight * self.weight_scale, found.units, found.at,
+                       found.kind, found.cut_tokens)  # fmt: skip
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each example: int32 "N"."""
+        return self.cache.lengths[self.index]
+
+
+def seed_of(*parts: int | str) -> int:
+    """One number for a place in the run (seed, step, ...): equal places, equal randomness."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())
+
+
+@dataclass
+class Plan:
+    """`plan[step]`: the micro-batches of a step on this rank. Every epoch reads every row once, in a new order."""
+
+    rows: Rows
+    step_rows: int
+    micro_tokens: int
+    epochs: float
+    seed: int
+    padded: bool = False
+    rank: int = 0
+    world: int = 1
+    vary: Callable[[Encoded, torch.Generator], Encoded] | None = None
+    _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return math.ceil(len(self.rows) / self.step_rows)
+
+    def __len__(self) -> int:
+        return max(1, math.ceil(self.epochs * self.steps_an_epoch - 1e-9))
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        epoch, place = divmod(step, self.steps_an_epoch)
+        chosen = self._epoch(epoch)[place * self.step_rows : (place + 1) * self.step_rows].tolist()
+        items = sorted((self.rows[i] for i in chosen), key=lambda e: (-e.tokens, e.row))[self.rank :: self.world]
+        if self.vary is not None:
+            items = [self.vary(e, torch.Generator().manual_seed(seed_of(self.seed, epoch, e.row))) for e in items]
+        return [pack(group) for group in grouped(items, self.micro_tokens, self.padded)]
+
+    def _epoch(self, epoch: int) -> Tensor:
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "epoch", epoch))
+            self._order = (epoch, torch.randperm(len(self.rows), generator=generator))
+        return self._order[1]
+
+
+def grouped(items: list[Encoded], micro_tokens: int, padded: bool = False) -> Iterator[list[Encoded]]:
+    """Neighbours that together stay within the budget of tokens (padded: with their padding); order is kept."""
+    group: list[Encoded] = []
+    for item in items:
+        if group and _cost([*group, item], padded) > micro_tokens:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _cost(group: list[Encoded], padded: bool) -> int:
+    if not padded:
+        return sum(e.tokens for e in group)
+    lengths = [n for e in group for n in e.parts[0].lengths]
+    return len(lengths) * max(lengths)
+
+
+def by_length(rows: Rows, micro_tokens: int, padded: bool = False) -> Iterator[Batch]:
+    """All rows once, longest first, so that a lack of memory shows at once; `batch.rows` tells the places."""
+    order = torch.argsort(rows.lengths, descending=True, stable=True)
+    group: list[Encoded] = []
+    used = 0
+    for i in order.tolist():
+        item = rows[i]
+        cost = max(item.parts[0].lengths) * len(item.parts[0].lengths) if padded else item.tokens
+        if group and used + cost > micro_tokens:
+            yield pack(group)
+            group, used = [], 0
+        group.append(item)
+        used += cost
+    if group:
+        yield pack(group)

@@ -1,0 +1,213 @@
+"""The loop. It knows roles only: a task, methods, callbacks, a plan.
+
+    for each step of the plan:
+        gradient of the step's micro-batches      (methods wrap the loss and the gradient)
+        clip, rate, optimiser                     (methods look on: averages of weights)
+        report                                    (callbacks watch)
+        now and then: score on validation, keep the best weights, checkpoint
+    at the end the best weights are put back and folded: what was scored is what ships
+
+All randomness follows from (seed, step, micro-batch), so a run that goes on from a checkpoint gives the same bits.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainformer.bundle.outputs import batches_of_rows, in_order, outputs
+from trainformer.core.batch import Batch
+from trainformer.core.config import TrainSettings
+from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
+from trainformer.data.plan import Plan, Rows, seed_of
+from trainformer.engine import checkpoint, optim
+from trainformer.engine.limits import Stop, require_finite, signals
+from trainformer.engine.pieces import Log, wrapped
+from trainformer.engine.precision import device_of, half
+
+
+@dataclass
+class Job:
+    """What the loop works on."""
+
+    model: Model
+    task: Task
+    plan: Plan
+    validation: Rows
+    settings: TrainSettings
+    folder: Path
+    methods: dict[str, Method] = field(default_factory=dict)
+    callbacks: dict[str, Callback] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    score_start: bool = False
+    """Score the model before the first step: it may already be the best (a head from a linear probe)."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    best_step: int | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+
+class Engine:
+    """Trains a model, keeps its best weights, and can be killed and resumed."""
+
+    def __init__(self, job: Job):
+        self.job, self.settings = job, job.settings
+        self.model, self.task, self.plan = job.model, job.task, job.plan
+        self.device = device_of(job.settings.device)
+        self.half = half(job.settings.precision, self.device)
+        self.progress = Progress()
+        self.checkpoints = job.folder / "checkpoints"
+        self.model.to(self.device)
+        methods = list(job.methods.values())
+        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch)
+        for method in methods:
+            method.prepare(self.model, facts)
+        self.optimizer = optim.build(self.model, methods, self.settings)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed)
+
+    def fit(self) -> Progress:
+        """Trains to the end of the plan, or until a callback asks to stop; then the best weights are in the model.
+
+        Raises Interrupted on a signal, after a checkpoint, and UserError on a loss that is no number.
+        """
+        log = Log(self.job.folder / "log.jsonl", self.progress.step)
+        start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
+        try:
+            with signals() as stop:
+                for callback in self.job.callbacks.values():
+                    callback.on_start({**start, "model": type(self.model.body).__name__})
+                if self.progress.step == 0 and self.job.score_start:
+                    self._score(log, stop)
+                while self.progress.step < len(self.plan) and not self.progress.stopped:
+                    self._step(log)
+                    if self._due():
+                        self._score(log, stop)
+                        self._save()
+                    elif stop.number:
+                        self._save()
+                    stop.check(self.progress.step)
+        finally:
+            for callback in self.job.callbacks.values():
+                callback.on_end()
+            log.close()
+        return self.progress
+
+    def _step(self, log: Log) -> None:
+        step, began = self.progress.step, time.perf_counter()
+        self.model.train()
+        batches = self.plan[step]
+        loss = self.gradient(batches)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm or float("inf"), foreach=True)
+        require_finite(loss, norm, batches, step)
+        lr = optim.rate(step, len(self.plan), self.settings)
+        optim.set_rate(self.optimizer, lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        for method in self.job.methods.values():
+            method.after_step(self.model, step)
+        self.progress.step = step + 1
+        tokens = sum(b.tokens for b in batches)
+        shape = [(len(p.lengths), p.longest) for b in batches for p in b.parts]
+        padded = sum(n * longest for n, longest in shape) - tokens if self.plan.padded else 0
+        report = StepReport(step + 1, len(self.plan), self._epoch, float(loss), lr, tokens, padded,
+                            time.perf_counter() - began, float(norm))  # fmt: skip
+        log.write(step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds)
+        for callback in self.job.callbacks.values():
+            callback.on_step(report)
+
+    def _score(self, log: Log, stop: Stop) -> None:
+        """Scores validation with the weights that would ship, and keeps them if they are the best so far."""
+        self._swap()
+        metric = self.evaluate(self.job.validation, stop=stop)
+        scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
+        before = self.progress.best.get(key)
+        best = before is None or (scores[key] > before if up else scores[key] < before)
+        if best:
+            self.progress.best_step, self.progress.best = self.progress.step, scores
+            checkpoint.save_best(self.checkpoints, self.progress.step, self.model.state_dict())
+        self._swap()
+        line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
+        self.progress.history.append(line)
+        log.write(**line)
+        report = EvalReport(self.progress.step, self._epoch, scores, best, key, up)
+        asked = [callback.on_eval(report) for callback in self.job.callbacks.values()]
+        self.progress.stopped = any(asked)
+
+    def evaluate(self, rows: Rows, decision: Decision | None = None, stop: Stop | None = None) -> Metric:
+        """The task's scores on rows, in float32, batch by batch in constant memory."""
+        metric = self.task.metric(decision)
+        for output, batch in self._outputs(rows):
+            metric.add(output, batch)
+            if stop is not None:
+                stop.check(self.progress.step)
+        return metric
+
+    def outputs(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Raw outputs "N C" and targets of rows, in their order."""
+        return in_order(self._outputs(rows), len(rows))
+
+    def ship(self) -> Model:
+        """The model with its best weights, methods folded in, ready for the bundle."""
+        assert self.progress.best_step is not None, "a run is scored at least once"
+        self.model.load_state_dict(checkpoint.load_best(self.checkpoints, self.progress.best_step))
+        for method in self.job.methods.values():
+            method.fold(self.model)
+        return self.model.eval()
+
+    def resume(self) -> list[str]:
+        """Goes back to the newest whole checkpoint; what to say of it. Without one the run starts anew."""
+        found = checkpoint.latest(self.checkpoints)
+        if found is None:
+            return ["no checkpoint yet: starting from the beginning"]
+        state, said = found
+        self.model.load_state_dict(state.part("model."))
+        checkpoint.restore_optimizer(self.optimizer, state.part("optimizer."))
+        for name, method in self.job.methods.items():
+            method.restore(state.part(f"method.{name}."))
+        for name, callback in self.job.callbacks.items():
+            callback.restore(state.plain["callbacks"].get(name, {}))
+        self.progress = Progress(**{k: state.plain[k] for k in Progress.__dataclass_fields__})
+        return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
+
+    def _outputs(self, rows: Rows) -> Iterator[tuple[torch.Tensor, Batch]]:
+        return outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
+
+    def _save(self) -> None:
+        state = checkpoint.State(
+            {f"model.{k}": v for k, v in self.model.state_dict().items()}
+            | {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
+            | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()},
+            vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}},
+        )
+        checkpoint.save(self.checkpoints, self.progress.step, state)
+
+    def _swap(self) -> None:
+        for method in self.job.methods.values():
+            method.swap(self.model)
+
+    def _due(self) -> bool:
+        """Whether the step just done is followed by an evaluation: at each share of an epoch, and at the end."""
+        each = self.settings.evals_per_epoch / self.plan.steps_an_epoch
+        step = self.progress.step
+        return step == len(self.plan) or int(step * each + 1e-9) > int((step - 1) * each + 1e-9)
+
+    @property
+    def _epoch(self) -> float:
+        return self.progress.step / self.plan.steps_an_epoch
+
+    def _seed(self) -> int:
+        return seed_of(self.settings.seed, self.progress.step)
+
+    def numbers(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

@@ -1,0 +1,26 @@
+"""The default recipe: what the user left open, settled from the size of the data and of the model."""
+
+import math
+
+from trainformer.core.config import TrainSettings
+
+STEPS = 1000
+"""About so many steps are enough for a pretrained encoder to settle on small data."""
+LEAST_EPOCHS, MOST_EPOCHS = 3, 10
+BASE_WIDTH, BASE_RATE = 768, 5e-5
+"""BERT-base learns well at 5e-5 (Devlin et al. 2019, arXiv:1810.04805); a narrower model bears more, a wider one less."""
+SGD_FACTOR = 200.0
+
+
+def settle(settings: TrainSettings, rows: int, width: int) -> tuple[TrainSettings, list[str]]:
+    """The settings with epochs and rate filled in, and what to say about them."""
+    said, found = [], {}
+    if settings.epochs is None:
+        steps = math.ceil(rows / settings.step_rows)
+        found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
+        said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
+    if settings.lr is None:
+        factor = SGD_FACTOR if settings.optimizer == "sgd" else 1.0
+        found["lr"] = BASE_RATE * BASE_WIDTH / width * factor
+        said.append(f"lr: {found['lr']:.2g} for a model of width {width} (--set train.lr=X)")
+    return settings.model_copy(update=found), said

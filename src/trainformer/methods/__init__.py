@@ -1,0 +1,1 @@
+"""Changes to training: one file a method, found by its name."""

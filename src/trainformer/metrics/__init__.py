@@ -1,0 +1,1 @@
+"""Scores, updated batch by batch."""

@@ -1,0 +1,78 @@
+"""The body of a pretrained model: packed where its attention can be, padded inside where it cannot."""
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from trainformer.core.batch import Batch, Packed
+from trainformer.core.roles import Body
+from trainformer.nn.packed_attention import Layout
+
+
+class Encoder(Body):
+    """An encoder of the transformers library that reads packed batches."""
+
+    def __init__(self, encoder: nn.Module, packed: bool):
+        super().__init__()
+        self.encoder, self.packed = encoder, packed
+        self.width = int(encoder.config.hidden_size)
+        self.takes = frozenset(inspect.signature(encoder.forward).parameters)
+        embeddings = getattr(encoder, "embeddings", None)
+        after_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
+        self.first_position = int(embeddings.padding_idx) + 1 if after_padding and embeddings is not None else 0
+        self.pad = int(getattr(encoder.config, "pad_token_id", 0) or 0)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        run = self._run_packed if self.packed else self._run_padded
+        return tuple(run(part) for part in batch.parts)
+
+    def _run_packed(self, part: Packed) -> Tensor:
+        places = torch.cat([torch.arange(n, device=part.ids.device) for n in part.lengths]) + self.first_position
+        inputs = {"input_ids": part.ids[None], "position_ids": places[None], "layout": Layout.of(part.lengths)}
+        if "token_type_ids" in self.takes:
+            inputs["token_type_ids"] = (torch.zeros_like(part.ids) if part.kinds is None else part.kinds)[None]
+        hidden: Tensor = self.encoder(**inputs).last_hidden_state[0]
+        return hidden
+
+    def _run_padded(self, part: Packed) -> Tensor:
+        """What the transformers library does with a padded batch; the padding is taken off again: "T D"."""
+        real = torch.arange(part.longest, device=part.ids.device) < torch.tensor(part.lengths, device=part.ids.device)[:, None]
+        ids = part.ids.new_full(real.shape, self.pad).masked_scatter(real, part.ids)
+        inputs = {"input_ids": ids, "attention_mask": real.long()}
+        if "token_type_ids" in self.takes:
+            kinds = torch.zeros_like(part.ids) if part.kinds is None else part.kinds
+            inputs["token_type_ids"] = torch.zeros_like(ids).masked_scatter(real, kinds)
+        hidden: Tensor = self.encoder(**inputs).last_hidden_state[real]
+        return hidden
+
+    def embed(self) -> nn.Embedding:
+        table: nn.Embedding = self.encoder.get_input_embeddings()
+        return table
+
+    def blocks(self) -> list[nn.Module]:
+        """Embeddings, then the layers from the bottom up; layers that share weights (ALBERT) are one block."""
+        layers = max((m for m in self.encoder.modules() if isinstance(m, nn.ModuleList)), key=_stack_size)
+        first = getattr(self.encoder, "embeddings", self.embed())
+        return [first, *layers]
+
+
+def _stack_size(stack: nn.ModuleList) -> tuple[int, int]:
+    """The stack of layers is the list of modules with the most parameters."""
+    return sum(p.numel() for p in stack.parameters()), -len(stack)
+
+
+@torch.no_grad()
+def packs_exactly(encoder: nn.Module) -> bool:
+    """Whether the packed encoder gives the padded one's numbers, tried on two short random sequences."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, encoder.config.vocab_size, (12,), generator=generator)
+    part = Packed(ids, [7, 5], torch.tensor([0, 1]))
+    trained = encoder.training
+    encoder.eval()
+    encoder.set_attn_implementation("packed")
+    packed = Encoder(encoder, packed=True)._run_packed(part)
+    encoder.set_attn_implementation("sdpa" if encoder._supports_sdpa else "eager")
+    padded = Encoder(encoder, packed=False)._run_padded(part)
+    encoder.train(trained)
+    return bool(torch.allclose(packed, padded, atol=1e-4 * float(padded.abs().max()), rtol=0))

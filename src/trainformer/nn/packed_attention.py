@@ -1,0 +1,80 @@
+"""Attention over sequences that lie end to end: each sees itself alone, and no token is padding."""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the sequences of a batch end. `runs` are (start, count, length) of neighbours of equal length."""
+
+    lengths: tuple[int, ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, lengths: list[int]) -> "Layout":
+        """
+        >>> Layout.of([3, 3, 2]).runs
+        ((0, 2, 3), (6, 1, 2))
+        """
+        runs, start = [], 0
+        for length, group in groupby(lengths):
+            count = len(list(group))
+            runs.append((start, count, length))
+            start += count * length
+        return cls(tuple(lengths), tuple(runs))
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762), sequence by sequence.
+
+    query, key, value: "1 H T K". Gives "1 T H K", as the attention functions of the transformers library do. Equal
+    lengths that lie together are one call without a copy, so batches are sorted by length. `sliding_window`: a token
+    sees those less than that far away (ModernBERT's local layers).
+    """
+    tokens = sum(layout.lengths)
+    if attention_mask is not None or query.shape[2] != tokens or key.shape[2] != tokens:
+        raise AssertionError(f"packed attention over {tokens} tokens got keys of {key.shape[2]} or a mask")
+    pieces = [
+        _run(query, key, value, run, scale=scaling, dropout=dropout, window=sliding_window) for run in layout.runs
+    ]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
+
+
+def _run(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    run: tuple[int, int, int],
+    *,
+    scale: float | None,
+    dropout: float,
+    window: int | None,
+) -> Tensor:
+    """Attention of `count` neighbours of one length: "(count * length) H K"."""
+    start, count, length = run
+    q, k, v = (
+        t[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1) for t in (query, key, value)
+    )
+    mask = None
+    if window is not None and length > window:
+        place = torch.arange(length, device=q.device)
+        mask = (place[:, None] - place[None, :]).abs() < window
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return out.transpose(1, 2).flatten(0, 1)

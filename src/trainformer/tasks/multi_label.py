@@ -1,0 +1,79 @@
+"""Any number of labels for a text: tags, several topics at once."""
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trainformer.core.batch import Batch, Encoded, Example
+from trainformer.core.errors import UserError
+from trainformer.core.roles import Answer, Decision, Task, Tokens
+from trainformer.data.encode import LongText, require_texts
+from trainformer.data.labels import Labelled, label_text
+from trainformer.losses.binary import binary_cross_entropy, symmetric_kl
+from trainformer.metrics.decide import AnyOf
+from trainformer.metrics.many_labels import ManyLabels
+
+
+class MultiLabel(LongText, Labelled, Task):
+    """Any number of labels for a text, each said or not for itself."""
+
+    best: ClassVar[str] = "f1_micro"
+    higher_is_better: ClassVar[bool] = True
+
+    separator: str | None = Field(None, min_length=1)
+    """What stands between labels that are written in one string; none: labels come as lists."""
+
+    def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:
+        """The label is a list, empty where none is true, or a string with a separator; ... for a row without (prediction)."""
+        target = None if label is ... else self._split(label)
+        self._check(target or [])
+        return Example(require_texts(texts, 1), target, row, weight)
+
+    def _split(self, label: Any) -> list[str]:
+        """The labels of a row, each once, in the order given."""
+        if isinstance(label, str) and self.separator is not None:
+            label = [word for word in map(str.strip, label.split(self.separator)) if word]
+        if isinstance(label, list | tuple):
+            return list(dict.fromkeys(map(label_text, label)))
+        hint = " For several labels in one string: --set task.separator=';'." if isinstance(label, str) else ""
+        shown = "null" if label is None else repr(label)
+        raise UserError(f"the labels are {shown:.60}, not a list.", fix=f"Give a list, [] for none.{hint}")
+
+    def observe(self, example: Example) -> None:
+        self._count(example.target)
+
+    def settle(self) -> None:
+        self._fix()
+
+    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
+        target = torch.zeros(0 if example.target is None else len(self.known))
+        for label in example.target or []:
+            target[self.index(label)] = 1.0
+        return self._encoded(example, pieces, tokens, limit, target)
+
+    def outputs(self) -> int:
+        return len(self.known)
+
+    @property
+    def rule(self) -> AnyOf:
+        """What the outputs mean."""
+        return AnyOf(self.known)
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """balanced: a label that is true weighs as much as its rows without it do for each row with it."""
+        rows = self.training_rows or 0
+        balanced = [(rows - count) / count if 0 < count < rows else 1.0 for count in self.class_counts or []]
+        weights = self._weights(balanced, output.device)
+        target = batch.target.view(-1, len(self.known))
+        return binary_cross_entropy(output, target, weights, self.label_smoothing, self.focal_gamma)
+
+    def divergence(self, one: Tensor, other: Tensor) -> Tensor:
+        return symmetric_kl(one, other)
+
+    def answer(self, output: Tensor, decision: Decision) -> list[Answer]:
+        return self.rule.answers(output, decision)
+
+    def metric(self, decision: Decision | None = None) -> ManyLabels:
+        return ManyLabels(self.known, decision)

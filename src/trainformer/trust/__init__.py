@@ -1,0 +1,1 @@
+"""What makes a model believable: baselines, calibration, the report."""

@@ -1,0 +1,165 @@
+"""A tiny model, task and loop, which know the roles and nothing of any method: what the contract is tried on."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainformer.core import registry
+from trainformer.core.batch import Batch, Encoded, Part, cut, pack
+from trainformer.core.roles import Body, Facts, Grad, Loss, Method, Model, Rule
+
+VOCABULARY, WIDTH, CLASSES = 20, 8, 3
+
+
+class TinyBody(Body):
+    """Two residual layers over packed tokens."""
+
+    def __init__(self, dropout: float):
+        super().__init__()
+        self.width = WIDTH
+        self.table = nn.Embedding(VOCABULARY, WIDTH)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Dropout(dropout)) for _ in range(2)
+        )
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        hidden = self.table(batch.parts[0].ids)
+        for layer in self.layers:
+            hidden = hidden + layer(hidden)
+        return (hidden,)
+
+    def embed(self) -> nn.Embedding:
+        return self.table
+
+    def blocks(self) -> list[nn.Module]:
+        return [self.table, *self.layers]
+
+
+class TinyHead(nn.Module):
+    """Mean over the tokens of an example, then one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, hidden: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        owner = torch.repeat_interleave(batch.parts[0].owner, torch.tensor(batch.parts[0].lengths))
+        total = torch.zeros(len(batch), WIDTH).index_add(0, owner, hidden[0])
+        output: Tensor = self.out(total / torch.bincount(owner).unsqueeze(1))
+        return output
+
+
+def task_loss(output: Tensor, batch: Batch) -> Tensor:
+    return functional.cross_entropy(output, batch.target, reduction="none")
+
+
+def divergence(one: Tensor, other: Tensor) -> Tensor:
+    p, q = one.log_softmax(-1), other.log_softmax(-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(-1) / 2
+
+
+class Loop:
+    """The order in which an engine calls methods, with plain gradient descent."""
+
+    def __init__(self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None):
+        torch.manual_seed(0)
+        self.methods, self.model = methods, Model(TinyBody(dropout), TinyHead())
+        for method in methods:
+            method.extend(self.model)
+        for module in self.model.modules():
+            # Also the dropout that a method brings along: what is compared must not depend on draws.
+            if isinstance(module, nn.Dropout) and dropout == 0:
+                module.p = 0.0
+        if weights is not None:
+            self.model.load_state_dict(weights)
+        task: Any = SimpleNamespace(loss=task_loss, divergence=divergence, couples=lambda kind: False)
+        for method in methods:
+            method.prepare(self.model, Facts(task, steps=10, seed=0))
+        self.rules = {name: Rule() for name, p in self.model.named_parameters() if p.requires_grad}
+        self.loss: Loss = lambda model, batch: task_loss(model(batch), batch)
+        for method in methods:
+            method.groups(self.model, self.rules)
+            self.loss = method.wrap_loss(self.loss)
+        self.grad: Grad = self.inner
+        for method in methods:
+            self.grad = method.wrap_grad(self.grad, self.model)
+        self.done = 0
+
+    def inner(self, batches: list[Batch]) -> Tensor:
+        units = sum(len(b.weight) for b in batches)
+        total = torch.tensor(0.0)
+        for batch in batches:
+            loss = (self.loss(self.model, batch) * batch.weight).sum() / units
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
+
+    def step(self, batches: list[Batch]) -> float:
+        torch.manual_seed(100 + self.done)
+        self.model.train().zero_grad()
+        loss = float(self.grad(batches))
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(0.1 * self.rules[name].rate * parameter.grad)
+        self.done += 1
+        for method in self.methods:
+            method.after_step(self.model, self.done)
+        return loss
+
+    def swap(self) -> None:
+        for method in self.methods:
+            method.swap(self.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def gradients(self) -> dict[str, Tensor]:
+        return {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> Tensor:
+        output: Tensor = self.model.eval()(batch)
+        return output
+
+
+def make(names: list[str]) -> list[Method]:
+    return [registry.build(Method, name, None) for name in names]
+
+
+@pytest.fixture
+def loop() -> Callable[..., Loop]:
+    """`loop("ema", "fgm", dropout=0.1)`: a loop with methods by name, the last outermost."""
+    return lambda *names, **settings: Loop(make(list(names)), **settings)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Eight examples of 1 to 8 tokens, of unequal weight."""
+    draw = torch.Generator().manual_seed(1)
+    items = []
+    for row in range(8):
+        ids = torch.randint(VOCABULARY, (row + 1,), generator=draw)
+        target = torch.randint(CLASSES, (1,), generator=draw)
+        items.append(Encoded((Part(ids, [row + 1]),), target, row, weight=0.5 + row / 7))
+    return pack(items)
+
+
+@pytest.fixture
+def pieces(batch: Batch) -> list[Batch]:
+    """The same examples in micro-batches of three, three and two."""
+    return cut(batch, 3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that bits can be compared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
