@@ -118,9 +118,8 @@ def guess(sample: bytes) -> str:
     broken = decoded.count("\ufffd")
     if sum(c > "\x7f" for c in decoded) - broken > broken:
         return "UTF-8"
-    runs = re.findall(rb"[\x80-\xff][\x40-\xff]*", sample)
     high = sum(b > 0x7F for b in sample)
-    if sum(len(r) for r in runs if sum(b > 0x7F for b in r) > 1) < 0.6 * high:
+    if sum(map(len, re.findall(rb"[\x80-\xff]{2,}", sample))) < 0.4 * high:
         return "WINDOWS-1252"
     if _mostly(rb"[\xb0-\xd7\xa1-\xa9][\xa1-\xfe]", sample, high):
         return "GB18030"

@@ -1,7 +1,7 @@
 """One pass over a source before anything is tokenised: a fingerprint of each row, its label, and what is wrong with it.
 
-A row costs 29 bytes in memory (three hashes of 8 bytes, a line number of 4, a mark) and 192 bytes in temporary files, which find
-near duplicates (near.py); grouping takes about 60 bytes a row more, for a moment. Texts are not kept.
+A row costs 29 bytes in memory (three hashes of 8 bytes, a line number of 4, a mark) and 160 bytes in temporary files, which find
+near duplicates (near.py); grouping takes about 95 bytes a row more, for a moment. Texts are not kept.
 """
 
 import hashlib

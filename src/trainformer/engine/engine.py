@@ -25,6 +25,7 @@ from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method
 from trainformer.data.plan import Plan, Rows, seed_of
 from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Stop, require_finite, signals
+from trainformer.engine.memory import keep_memory
 from trainformer.engine.pieces import Log, wrapped
 from trainformer.engine.precision import device_of, half
 
@@ -64,6 +65,7 @@ class Engine:
         self.job, self.settings = job, job.settings
         self.model, self.task, self.plan = job.model, job.task, job.plan
         self.device = device_of(job.settings.device)
+        keep_memory()
         self.half = half(job.settings.precision, self.device)
         self.progress = Progress()
         self.checkpoints = job.folder / "checkpoints"
@@ -113,7 +115,7 @@ class Engine:
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad(set_to_none=True)
         for method in self.job.methods.values():
             method.after_step(self.model, step)
         self.progress.step = step + 1

@@ -1,4 +1,4 @@
-"""Any encoder of the transformers library, by hub name or folder: BERT, RoBERTa, DistilBERT, ELECTRA, ModernBERT and their kind."""
+"""Any encoder of the transformers library, by hub name or folder: BERT, RoBERTa, DistilBERT, ModernBERT and their kind."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,8 +36,8 @@ class Pretrained(Backbone):
     """Branch, tag or commit of a hub model."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout of hidden states and head, 0..1; none: what the checkpoint says."""
-    attention_dropout: float | None = Field(None, ge=0, lt=1)
-    """Dropout of attention weights, 0..1; none: what the checkpoint says."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout of attention weights, 0..1; 0 is the default, since fused attention has none and is several times faster."""
     pooling: Pooling | None = None
     """What the head reads: the first token (cls), the mean or the maximum of all; none: what trains well for the family."""
     packing: Literal["auto", "packed", "padded"] = "auto"

@@ -1,11 +1,16 @@
 """Attention over sequences that lie end to end: each sees itself alone, and no token is padding."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+
+SHORT_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +56,24 @@ def packed_attention(
     tokens = sum(layout.lengths)
     if attention_mask is not None or query.shape[2] != tokens or key.shape[2] != tokens:
         raise AssertionError(f"packed attention over {tokens} tokens got keys of {key.shape[2]} or a mask")
-    pieces = [
-        _run(query, key, value, run, scale=scaling, dropout=dropout, window=sliding_window) for run in layout.runs
-    ]
+    sizes = [count * length for _, count, length in layout.runs]
+    split = zip(*(t[0].split(sizes, dim=1) for t in (query, key, value)), strict=True)
+    how = {"scale": scaling, "dropout_p": dropout}
+    with _kernels(query.device, max(layout.lengths)):
+        pieces = [_run(qkv, run[1:], sliding_window, how) for qkv, run in zip(split, layout.runs, strict=True)]
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
 
 
-def _run(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    run: tuple[int, int, int],
-    *,
-    scale: float | None,
-    dropout: float,
-    window: int | None,
-) -> Tensor:
-    """Attention of `count` neighbours of one length: "(count * length) H K"."""
-    start, count, length = run
-    q, k, v = (
-        t[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1) for t in (query, key, value)
-    )
+def _kernels(device: torch.device, longest: int) -> AbstractContextManager[Any]:
+    """On a CPU plain matrix products are some three times faster for short sequences than the fused kernel."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and longest <= SHORT_TOKENS else nullcontext()
+
+
+def _run(qkv: tuple[Tensor, ...], shape: tuple[int, int], window: int | None, how: dict[str, Any]) -> Tensor:
+    """Attention of `count` neighbours of one length: "H (count * length) K" each -> "(count * length) H K"."""
+    q, k, v = (t.unflatten(1, shape).transpose(0, 1) for t in qkv)
     mask = None
-    if window is not None and length > window:
-        place = torch.arange(length, device=q.device)
+    if window is not None and shape[1] > window:
+        place = torch.arange(shape[1], device=q.device)
         mask = (place[:, None] - place[None, :]).abs() < window
-    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
-    return out.transpose(1, 2).flatten(0, 1)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, **how).transpose(1, 2).flatten(0, 1)
