@@ -4,20 +4,22 @@
 
 DIR holds data/, models/ and peers/. The peer is `hf_trainer.py --recipe tuned` (for regression `hf_regression.py`) at the
 best of three rates, chosen on validation with seed 0, then three seeds on test. Ours is the default recipe: data and model,
-nothing else. Every run is one line of --results, so an interrupted benchmark goes on where it stopped.
+nothing else. Every run is one line of --results, so an interrupted benchmark goes on where it stopped; `--only table`
+writes the table from the runs that there are.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+BEGIN, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 RATES = (3e-5, 1e-4, 3e-4)
 SEEDS = (0, 1, 2)
 CASES = {
@@ -45,15 +47,19 @@ class Results:
 
     def __init__(self, path: Path):
         self.path = path
-        self.done = {}
+        self.closed = False
+        self.done: dict[str, dict] = {}
         if path.exists():
             for line in path.read_text().splitlines():
                 record = json.loads(line)
                 self.done[json.dumps(record["key"])] = record["result"]
 
-    def get(self, key: list, run) -> dict:
+    def get(self, key: list, run: Callable[[], dict] | None = None) -> dict | None:
+        """The result of a run; it is run if it is missing, unless the table is being written."""
         name = json.dumps(key)
         if name not in self.done:
+            if run is None or self.closed:
+                return None
             print("running", *key, flush=True)
             self.done[name] = run()
             with self.path.open("a") as f:
@@ -116,44 +122,80 @@ def run_ours(a: argparse.Namespace, name: str, seed: int) -> dict:
 def majority(a: argparse.Namespace, name: str) -> float:
     label = CASES[name].get("label", "label")
     rows = {
-        split: [json.loads(x)[label] for x in (a.shared / "data" / name / f"{split}.jsonl").open()]
-        for split in ("train", "test")
+        split: [json.loads(x)[label] for x in (a.shared / "data" / name / f"{split}.jsonl").open()] for split in ("train", "test")
     }
     common = Counter(rows["train"]).most_common(1)[0][0]
     return sum(x == common for x in rows["test"]) / len(rows["test"])
 
 
-def peer_scores(a: argparse.Namespace, results: Results, name: str) -> tuple[float, list[float]]:
-    """The rate chosen on validation, and the test score of three seeds at it."""
+def peer_rate(a: argparse.Namespace, results: Results, name: str) -> float | None:
+    """The rate that is best on validation with seed 0; None while a rate is missing."""
     field = "test_" + CASES[name]["score"]
-    validation = {
-        rate: results.get(["peer", name, rate, 0, "validation"], lambda: run_peer(a, name, rate, 0, "validation"))[field]
-        for rate in RATES
-    }
-    best = max(validation, key=lambda rate: validation[rate])
-    tests = [
-        results.get(["peer", name, best, seed, "test"], lambda: run_peer(a, name, best, seed, "test"))[field]
-        for seed in SEEDS
+    scores = {}
+    for rate in RATES:
+        found = results.get(["peer", name, rate, 0, "validation"], lambda r=rate: run_peer(a, name, r, 0, "validation"))
+        if found is None:
+            return None
+        scores[rate] = found[field]
+    return max(scores, key=lambda rate: scores[rate])
+
+
+def fill(a: argparse.Namespace, results: Results, names: list[str]) -> None:
+    """Runs what is missing: the first seed of every case before the second of any."""
+    for seed in SEEDS:
+        for name in names:
+            if a.only != "peer":
+                results.get(["ours", name, seed], lambda n=name, s=seed: run_ours(a, n, s))
+            if a.only != "ours":
+                rate = peer_rate(a, results, name)
+                key = ["peer", name, rate, seed, "test"]
+                results.get(key, lambda n=name, r=rate, s=seed: run_peer(a, n, r, s, "test"))
+
+
+def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
+    """Markdown: a line a case; what was not run is said, not guessed."""
+    lines = [
+        "| data, model | score on test | majority class | peer: rate, median of seeds (all) | Trainformer: median of seeds (all) |",
+        "|---|---|---|---|---|",
     ]
-    return best, tests
+    for name in names:
+        case, field = CASES[name], "test_" + CASES[name]["score"]
+        rate = peer_rate(a, results, name)
+        peer = [results.get(["peer", name, rate, seed, "test"]) for seed in SEEDS] if rate else []
+        ours = [results.get(["ours", name, seed]) for seed in SEEDS]
+        common = "0 (the mean)" if case.get("task") else f"{100 * majority(a, name):.1f}"
+        rows = f", first {case['limit']} rows" if "limit" in case else ""
+        lines.append(
+            f"| `{name}`{rows}, `{case['model']}` | {case['score']} x 100 | {common} "
+            f"| {f'{rate:g}: ' if rate else 'rates not all run; '}{shown(peer, field)} | {shown(ours, field)} |"
+        )
+    return "\n".join(lines)
+
+
+def shown(found: list[dict | None], field: str) -> str:
+    """The median and every score; the number of seeds where it is not three."""
+    scores = [100 * f[field] for f in found if f]
+    if not scores:
+        return "not run"
+    few = "" if len(scores) == len(SEEDS) else f", {len(scores)} of {len(SEEDS)} seeds"
+    return f"**{statistics.median(scores):.1f}** ({', '.join(f'{s:.1f}' for s in scores)}{few})"
 
 
 def main() -> None:
     a = arguments()
+    a.shared = a.shared.resolve()
     results = Results(a.results)
     names = a.case or list(CASES)
-    rows = []
-    for name in names:
-        if a.only in (None, "peer", "table"):
-            rate, peer = peer_scores(a, results, name)
-        if a.only in (None, "ours", "table"):
-            ours = [results.get(["ours", name, seed], lambda: run_ours(a, name, seed)) for seed in SEEDS]
-        if a.only in (None, "table"):
-            rows.append(line(a, name, rate, peer, ours))
-
-
-def line(a: argparse.Namespace, name: str, rate: float, peer: list[float], ours: list[dict]) -> str:
-    raise NotImplementedError
+    if a.only != "table":
+        fill(a, results, names)
+    results.closed = True
+    text = table(a, results, names)
+    print(text)
+    if a.only in (None, "table"):
+        page = a.docs.read_text(encoding="utf-8")
+        before, _, rest = page.partition(BEGIN)
+        after = rest.partition(END)[2]
+        a.docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from trainformer.core import config as settings
 from trainformer.core.config import Config
-from trainformer.core.errors import UserError
+from trainformer.core.errors import UserError, nearest
 from trainformer.data.check import CheckReport
 from trainformer.data.check_text import render
 from trainformer.run import Result, Run
@@ -57,7 +57,7 @@ def configured(base: Any, files: dict[str, str], words: dict[str, Any]) -> Confi
             values["callbacks" if kind == "callback" else kind] = _listed(values, kind, named)
     unknown = [w for w in words if w not in WORDS]
     if unknown:
-        raise UserError(f"no word '{unknown[0]}'.", fix=settings.nearest(unknown[0], [*WORDS, "method", "set", "config"]))
+        raise UserError(f"no word '{unknown[0]}'.", fix=nearest(unknown[0], [*WORDS, "method", "set", "config"]))
     if words.get("text_b") and not words.get("task") and "task" not in values:
         words["task"] = "text_pair"
     for split, file in files.items():
@@ -101,4 +101,6 @@ def refuse_existing(folder: Path, resume: bool) -> None:
         raise UserError("it exists and is not empty; nothing is written over.", where=f"--out {folder}",
                         fix=f"Choose another name.{going_on}")  # fmt: skip
     if (folder / "scores.json").is_file():
-        raise UserError("this run is finished: there is nothing to go on with.", where=str(folder), fix="Its bundle is in bundle/.")
+        raise UserError(
+            "this run is finished: there is nothing to go on with.", where=str(folder), fix="Its bundle is in bundle/."
+        )

@@ -78,7 +78,7 @@ def check(
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="write the report as a page")] = None,
 ) -> None:
-    """Look at the data before training: duplicates, leaks, labels, lengths, what is cut. Exit code 2 if it cannot be trained on."""
+    """Look at the data before training: duplicates, leaks, labels, what is cut. Exit code 2 if it cannot be trained on."""
     from trainformer import run as running
     from trainformer.core.files import write_text
     from trainformer.trust import report
@@ -142,7 +142,9 @@ def predict(
         given: list[Any] = list(texts or [])
         if opened.task.pair:
             if len(given) % 2:
-                raise UserError(f"this bundle reads pairs; {len(given)} texts are given.", where="predict", fix="Give two by two.")
+                raise UserError(
+                    f"this bundle reads pairs; {len(given)} texts are given.", where="predict", fix="Give two by two."
+                )
             given = list(zip(given[::2], given[1::2], strict=True))
         answers = iter(opened.predict(given, logits=logits))
     _write_lines(answers, out)
@@ -221,7 +223,9 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _top(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and end")] = False) -> None:
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it and end")] = False,
+) -> None:
     """Trains Transformers: from a file of texts to a model that can be trusted."""
 
 

@@ -202,7 +202,9 @@ def _baselines(run: Run, config: Config, prepared: Prepared, engine: Engine, beg
     return listed
 
 
-def _facts(config: Config, checked: CheckReport, prepared: Prepared, engine: Engine, progress: Progress, model: Model) -> dict[str, Any]:
+def _facts(
+    config: Config, checked: CheckReport, prepared: Prepared, engine: Engine, progress: Progress, model: Model
+) -> dict[str, Any]:
     """What the report and the bundle tell of the run, apart from scores."""
     every = sum(p.numel() for p in model.parameters())
     packages = ("trainformer", "torch", "transformers", "tokenizers", "safetensors")
@@ -251,5 +253,7 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     key = config.task.best
     if scores["test"]:
         run.say(f"test, scored once: {', '.join(f'{k} {v:.4f}' for k, v in scores['test'].items() if k != 'examples')}")
-    run.say(f"bundle: {run.folder / 'bundle'}    report: {run.folder / 'report.html'}    ({key} chose step {results['best_step']})")
+    run.say(
+        f"bundle: {run.folder / 'bundle'}    report: {run.folder / 'report.html'}    ({key} chose step {results['best_step']})"
+    )
     return Result(run.folder, scores)

@@ -18,7 +18,13 @@ from trainformer.tasks.text_classification import TextClassification
 WORDS = [f"w{i}" for i in range(60)]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 PLAIN = SMALL | {"max_position_embeddings": 64, "type_vocab_size": 2, "pad_token_id": 0}
-AFTER_PADDING = SMALL | {"max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+AFTER_PADDING = SMALL | {
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": PLAIN,
     "roberta": AFTER_PADDING,
@@ -31,7 +37,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
                            "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
     "mpnet": AFTER_PADDING,
     "deberta-v2": PLAIN | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8,
-                           "position_biased_input": False, "type_vocab_size": 0, "share_att_key": True, "norm_rel_ebd": "layer_norm"},
+                           "position_biased_input": False, "type_vocab_size": 0, "share_att_key": True,
+                           "norm_rel_ebd": "layer_norm"},
 }  # fmt: skip
 PADDED = ("mpnet", "deberta-v2")
 """Families whose attention cannot be replaced."""
@@ -63,7 +70,9 @@ def disturb(model: Any, seed: int = 0) -> Any:
     """Weights that are far from their start, so that every one of them tells."""
     draw = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        p.copy_(torch.randn(p.shape, generator=draw) * 0.25 + (1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0))
+        p.copy_(
+            torch.randn(p.shape, generator=draw) * 0.25 + (1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0)
+        )
     return model
 
 

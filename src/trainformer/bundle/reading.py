@@ -1,7 +1,7 @@
 """Opens a bundle and asks it: the same parse, encode and forward as in training, then the decision layer."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,18 @@ class Bundle:
             raise UserError("no such folder.", where=str(path))
         if not (path / FACTS).is_file():
             inner = path / "bundle" / FACTS
-            fix = f"Did you mean '{inner.parent}'?" if inner.is_file() else "A bundle is what `trainformer train` writes to RUN/bundle."
+            fix = (
+                f"Did you mean '{inner.parent}'?"
+                if inner.is_file()
+                else "A bundle is what `trainformer train` writes to RUN/bundle."
+            )
             raise UserError(f"this folder is no bundle: it has no {FACTS}.", where=str(path), fix=fix)
         check_manifest(path)
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != 1:
             raise UserError(f"format {facts['format']} is of a later version.", where=str(path), fix="pip install -U trainformer")
-        task = registry.build(Task, facts["task"].pop("name"), facts["task"])  # type: ignore[type-abstract]
-        backbone = registry.build(Backbone, facts["model"].pop("kind"), facts["model"])  # type: ignore[type-abstract]
+        task = registry.build(Task, facts["task"].pop("name"), facts["task"])
+        backbone = registry.build(Backbone, facts["model"].pop("kind"), facts["model"])
         stays = [registry.build(Method, name, settings) for name, settings in facts["methods"].items()]
         model = backbone.open(path, task, stays)
         return cls(task, model.to(torch.device(device)), HubTokens.load(str(path)), facts)
@@ -73,6 +77,8 @@ class Bundle:
         Each has `label`, `score`, `scores` and `cut_tokens`, the number of tokens that were not read; with `logits` also
         the raw outputs. Raises UserError for what is no text.
         """
+        if isinstance(texts, bytes | Mapping | Set) or not isinstance(texts, Iterable):
+            raise UserError(f"a text or a list of texts is expected, not {texts!r:.80}.", where="predict")
         listed = [texts] if isinstance(texts, str) else list(texts)
         return list(self.stream((self._example(i, t) for i, t in enumerate(listed)), logits=logits))
 
@@ -94,7 +100,7 @@ class Bundle:
         """Raw outputs "N C" before the decision layer, in the order of `labels`."""
         items = [e for chunk in self._chunks(self._example(i, t) for i, t in enumerate(texts)) for e in chunk]
         numbered = [Encoded(e.parts, e.target, i, cut_tokens=e.cut_tokens) for i, e in enumerate(items)]
-        return in_order(self._outputs(numbered), len(numbered))[0]
+        return in_order(self._outputs(numbered), len(numbered))[0] if numbered else torch.empty(0, self.task.outputs())
 
     def evaluate(self, given: Any, settings: DataSettings | None = None) -> dict[str, float]:
         """The task's scores on labelled rows, in constant memory, through the shipped decision layer."""
@@ -144,4 +150,3 @@ def encode_all(task: Task, tokens: HubTokens, limit: int, chunk: list[Example]) 
         found.append(Encoded(encoded.parts, encoded.target, i, encoded.weight, encoded.units, encoded.at,
                              encoded.kind, encoded.cut_tokens))  # fmt: skip
     return found
-

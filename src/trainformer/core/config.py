@@ -189,7 +189,11 @@ def _known(values: dict[str, Any]) -> dict[str, list[str]]:
     known = {"": SECTIONS}
     for section, kind in (("data", DataSettings), ("train", TrainSettings), ("decision", DecisionSettings)):
         known[section] = list(kind.model_fields)
-    for section, role, key, default in (("task", Task, "name", "text_classification"), ("model", Backbone, "kind", "pretrained")):
+    roles: list[tuple[str, Any, str, str]] = [
+        ("task", Task, "name", "text_classification"),
+        ("model", Backbone, "kind", "pretrained"),
+    ]
+    for section, role, key, default in roles:
         given = values.get(section, {})
         name = given.get(key, default) if isinstance(given, dict) else str(given)
         if name in registry.names(role):
@@ -218,11 +222,13 @@ def nearest_file(path: Path) -> str:
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """The values with `section.key=value` words laid over them. A value is JSON or YAML: 3, 1e-4, true, [a, b]."""
-    merged = json.loads(json.dumps(values))
+    merged: dict[str, Any] = json.loads(json.dumps(values))
     for word in assignments:
         path, equals, text = word.partition("=")
         if not equals or "." not in path:
-            raise UserError(f"'{word}' is not of the form section.key=value.", where="--set", fix=f"Sections: {', '.join(SECTIONS)}.")
+            raise UserError(
+                f"'{word}' is not of the form section.key=value.", where="--set", fix=f"Sections: {', '.join(SECTIONS)}."
+            )
         _put(merged, path.split("."), scalar(text), word)
     return merged
 
@@ -261,11 +267,13 @@ def schema() -> dict[str, Any]:
     """JSON Schema of a YAML file, every component's settings included: for editors that complete and check."""
     whole = Config.model_json_schema()
     defs = whole.setdefault("$defs", {})
-    for section, role, key in (("task", Task, "name"), ("model", Backbone, "kind")):
+    named: list[tuple[str, Any, str]] = [("task", Task, "name"), ("model", Backbone, "kind")]
+    for section, role, key in named:
         choices = [_with_key(defs, c.model_json_schema(), key, n) for n, c in registry.classes(role)]
         whole["properties"][section] = {"anyOf": [{"type": "string"}, *choices]}
-    for section, part in (("method", Method), ("callbacks", Callback)):
-        inside = {n: _hoist(defs, c.model_json_schema()) for n, c in registry.classes(part)}  # type: ignore[type-abstract]
+    several: list[tuple[str, Any]] = [("method", Method), ("callbacks", Callback)]
+    for section, role in several:
+        inside = {n: _hoist(defs, c.model_json_schema()) for n, c in registry.classes(role)}
         listed = {"type": "array", "items": {"type": "string"}}
         whole["properties"][section] = {"anyOf": [listed, {"type": "object", "properties": inside}]}
     return whole

@@ -46,9 +46,7 @@ def find(role: type[C], name: str) -> type[C]:
 
 def _in_module(role: type[C], module: str) -> type[C] | None:
     loaded = importlib.import_module(module)
-    own = [
-        c for c in vars(loaded).values() if isinstance(c, type) and issubclass(c, role) and c.__module__ == loaded.__name__
-    ]
+    own = [c for c in vars(loaded).values() if isinstance(c, type) and issubclass(c, role) and c.__module__ == loaded.__name__]
     public = [c for c in own if not c.__name__.startswith("_")]
     if not public:
         return None

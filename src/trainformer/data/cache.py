@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -159,7 +159,7 @@ def _write(folder: Path, key: dict[str, Any], make: Iterable[tuple[Encoded, int]
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _append(files: dict[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> tuple[int, bool]:
+def _append(files: Mapping[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> tuple[int, bool]:
     """The number of examples, and whether their targets are classes (whole numbers, exact in a float32)."""
 
     def put(name: str, values: Iterable[Any]) -> None:

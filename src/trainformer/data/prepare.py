@@ -90,11 +90,11 @@ def read(config: Config, frames: dict[str, Any]) -> Prepared:
 
 
 def _split(slices: dict[str, Slice], config: Config, said: list[str]) -> None:
-    shares = {
-        name: 0.0 if name in slices else getattr(config.data, f"{name}_share") for name in ("validation", "test")
-    }
+    shares = {name: 0.0 if name in slices else getattr(config.data, f"{name}_share") for name in ("validation", "test")}
     if "validation" not in slices and not shares["validation"]:
-        raise UserError("no validation rows: the best epoch is chosen on them.", where="data.validation_share", fix="Give --validation.")
+        raise UserError(
+            "no validation rows: the best epoch is chosen on them.", where="data.validation_share", fix="Give --validation."
+        )
     if not any(shares.values()):
         return
     whole = slices["train"]

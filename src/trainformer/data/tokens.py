@@ -28,7 +28,8 @@ class HubTokens:
     def load(cls, name: str, revision: str | None = None) -> "HubTokens":
         """Raises UserError if there is no tokenizer that can be read."""
         try:
-            return cls(transformers.AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True), name)
+            found = transformers.AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True, trust_remote_code=False)
+            return cls(found, name)
         except (OSError, ValueError, KeyError, ImportError) as error:
             if isinstance(error, UserError):
                 raise

@@ -69,7 +69,7 @@ def latest(folder: Path) -> tuple[State, list[str]] | None:
 
     Raises UserError if there are checkpoints and none is whole.
     """
-    said = []
+    said: list[str] = []
     for path in reversed(_named(folder, "step")):
         try:
             check_manifest(path)

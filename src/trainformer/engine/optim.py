@@ -12,9 +12,7 @@ from trainformer.core.roles import Method, Model, Rule
 def rules(model: Model, methods: list[Method]) -> dict[str, Rule]:
     """How each trained parameter is treated: matrices decay; biases, norms and embeddings do not; methods have their say."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    found = {
-        name: Rule(decay=p.ndim >= 2 and id(p) not in tables) for name, p in model.named_parameters() if p.requires_grad
-    }
+    found = {name: Rule(decay=p.ndim >= 2 and id(p) not in tables) for name, p in model.named_parameters() if p.requires_grad}
     for method in methods:
         method.groups(model, found)
     return found

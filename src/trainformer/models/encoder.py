@@ -1,6 +1,8 @@
 """The body of a pretrained model: packed where its attention can be, padded inside where it cannot."""
 
 import inspect
+from typing import Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,12 @@ from trainformer.nn.packed_attention import Layout
 class Encoder(Body):
     """An encoder of the transformers library that reads packed batches."""
 
-    def __init__(self, encoder: nn.Module, packed: bool):
+    encoder: Any
+
+    def __init__(self, encoder: Any, packed: bool):
         super().__init__()
-        self.encoder, self.packed = encoder, packed
+        self.encoder: Any = encoder
+        self.packed = packed
         self.width = int(encoder.config.hidden_size)
         self.takes = frozenset(inspect.signature(encoder.forward).parameters)
         embeddings = getattr(encoder, "embeddings", None)
@@ -63,7 +68,7 @@ def _stack_size(stack: nn.ModuleList) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def packs_exactly(encoder: nn.Module) -> bool:
+def packs_exactly(encoder: Any) -> bool:
     """Whether the packed encoder gives the padded one's numbers, tried on two short random sequences."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, encoder.config.vocab_size, (12,), generator=generator)

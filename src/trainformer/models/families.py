@@ -4,6 +4,9 @@
 a head of ours is the library's own modules, so `AutoModelForSequenceClassification` opens a bundle with equal logits.
 """
 
+OWN_HEAD = "trainformer_head"
+"""Where a bundle keeps a head that the library cannot run."""
+
 HEADS = {
     "bert": "{base}.pooler dropout classifier",
     "ernie": "{base}.pooler dropout classifier",
@@ -32,15 +35,21 @@ UNIFORM_ATTENTION |= dict.fromkeys(
     ["roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"], UNIFORM_ATTENTION["bert"]
 )
 
+AFTER_PADDING = (
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet", "roberta-prelayernorm", "xmod",
+    "ibert", "longformer", "luke", "mluke", "esm", "lilt", "markuplm", "layoutlmv3",
+)  # fmt: skip
+"""Families that count positions from the one after the padding's, so that their table holds a few more than they read."""
+
 HEAD_WEIGHTS = (
     "cls.", "lm_head.", "classifier.", "pooler.", "discriminator_predictions.", "generator_predictions.",
     "generator_lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "qa_outputs.", "predictions.",
     "sop_classifier.", "mask_predictions.", "lm_predictions.", "pre_classifier.", "head.", "decoder.", "score.",
-    "deberta.pooler.", "mlm.", "nsp.", "logits_proj.",
+    "deberta.pooler.", "mlm.", "nsp.", "logits_proj.", f"{OWN_HEAD}.",
 )  # fmt: skip
 """Beginnings of the names of weights that belong to other heads: they may be left over in a checkpoint."""
 
-BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "attention.self.distance_embedding.weight")
+BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
 """Ends of the names of tables that old checkpoints stored and the library now computes."""
 
 

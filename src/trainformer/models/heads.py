@@ -1,6 +1,7 @@
 """The head of a sequence: pooled states through the library's own modules, windows pooled into their example."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class SequenceHead(nn.Module):
                 mixed = nn.functional.layer_norm(mixed, mixed.shape[-1:], eps=self.eps)
             pooled = mixed.to(pooled.dtype)
         state = pooled[:, None]
-        for path, step in zip(self.paths[:-1], self.steps[:-1], strict=True):
+        for step in list(self.steps)[:-1]:
             state = step(state)
         return state
 
@@ -69,18 +70,36 @@ def library_modules(library: nn.Module, family: str, base: str) -> dict[str, nn.
     for word in HEADS[family].format(base=base).split():
         inner = {"first": First(), "relu": nn.ReLU()}.get(word)
         modules[word] = inner if inner is not None else library.get_submodule(word)
-    whole = modules.get("classifier")
+    whole: Any = modules.get("classifier")
     if isinstance(whole, nn.Linear):
         return modules
     assert whole is not None, f"the head of {family} ends in its classifier"
     activation = nn.GELU() if family == "electra" else nn.Tanh()
-    steps = {"first": First(), "dropout": whole.dropout, "classifier.dense": whole.dense, "activation": activation}
+    steps: dict[str, nn.Module] = {
+        "first": First(),
+        "dropout": whole.dropout,
+        "classifier.dense": whole.dense,
+        "activation": activation,
+    }
     return steps | {"classifier.dropout": whole.dropout, "classifier.out_proj": whole.out_proj}
 
 
 def own_modules(width: int, outputs: int, dropout: float) -> dict[str, nn.Module]:
     """The head of an encoder for which the library has none that we know."""
     return {"first": First(), "dropout": nn.Dropout(dropout), "classifier": nn.Linear(width, outputs)}
+
+
+@torch.no_grad()
+def start_anew(head: SequenceHead, spread: float, whole: bool) -> None:
+    """Forgets what another head had learnt: its last layer or, if `whole`, all of it but the encoder's own pooler."""
+    steps = [step for path, step in zip(head.paths, head.steps, strict=True) if not path.endswith(".pooler")]
+    layers = [m for step in steps for m in step.modules() if isinstance(m, nn.Linear)]
+    for layer in layers if whole else layers[-1:]:
+        layer.weight.normal_(0.0, spread)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    if whole and "classifier.dense" in head.paths:
+        start_as_identity(head)
 
 
 def start_as_identity(head: SequenceHead) -> None:
@@ -99,7 +118,7 @@ def uniform_layer(library: nn.Module, family: str) -> dict[str, Tensor]:
     adds nothing; what the first token holds is then LayerNorm(SCALE * mean + first), exactly what SequenceHead computes.
     """
     layers, projections, norm, inner, last_norm = UNIFORM_ATTENTION[family]
-    stack = library.get_submodule(layers)
+    stack: Any = library.get_submodule(layers)
     layer = copy.deepcopy(stack[0])
     query, key, value, output = (layer.get_submodule(p) for p in projections.split())
     for linear in (query, key, value, output, *(layer.get_submodule(p) for p in inner.split())):

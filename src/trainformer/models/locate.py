@@ -51,16 +51,13 @@ def cached_models() -> list[str]:
     return [p.name.removeprefix("models--").replace("--", "/") for p in folder.glob("models--*")]
 
 
-def sentence_pooling(name: str) -> Pooling | None:
-    """The pooling that a sentence-transformers checkpoint was trained with, if it says so."""
-    path = Path(name) / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return None
+def sentence_pooling(path: Path) -> Pooling | None:
+    """The pooling that `1_Pooling/config.json` of a sentence-transformers checkpoint tells, if ours has it."""
     modes = json.loads(path.read_text(encoding="utf-8"))
-    for key, pooling in (("pooling_mode_mean_tokens", "mean"), ("pooling_mode_cls_token", "cls"), ("pooling_mode_max_tokens", "max")):
-        if modes.get(key):
-            return pooling  # type: ignore[return-value]
-    return None
+    told: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max"}
+    flags: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
+    chosen = [pooling for flag, pooling in flags.items() if modes.get(f"pooling_mode_{flag}")]
+    return told.get(modes.get("pooling_mode")) or (chosen[0] if len(chosen) == 1 else None)
 
 
 def _inside(path: Path) -> str:

@@ -9,22 +9,22 @@ from typing import Any, Literal
 import torch
 import transformers
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.initialization import no_init_weights
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Backbone, Method, Model, Task
 from trainformer.models.encoder import Encoder, packs_exactly
-from trainformer.models.families import HEADS, UNIFORM_ATTENTION, is_head
-from trainformer.models.heads import SequenceHead, library_modules, own_modules, start_as_identity, uniform_layer
+from trainformer.models.families import AFTER_PADDING, HEADS
+from trainformer.models.heads import SequenceHead, library_modules, own_modules, start_anew, start_as_identity, uniform_layer
 from trainformer.models.locate import locate, sentence_pooling
+from trainformer.models.weights import extra_layer, library_names, listed, maps_to_library, new_weights, refuse_pickle
 from trainformer.nn.packed_attention import packed_attention
 from trainformer.nn.pool import Pooling
 
 transformers.AttentionInterface.register("packed", packed_attention)
-OWN_HEAD = "trainformer_head"
-DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout", "seq_classif_dropout")
-ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 class Pretrained(Backbone):
@@ -49,15 +49,16 @@ class Pretrained(Backbone):
         return self.model_copy(update={"name": name}), said
 
     def config(self) -> Any:
-        """The checkpoint's own description. Raises UserError where there is none."""
+        """The checkpoint's own description. Raises UserError where there is none, or where it is no encoder's."""
         path = Path(self.name or "")
         if path.is_dir() and not (path / "config.json").is_file():
             raise UserError("this folder is no model: it has no config.json.", where=str(path))
         try:
-            config = transformers.AutoConfig.from_pretrained(self.name, revision=self.revision)
+            with quiet():
+                config = transformers.AutoConfig.from_pretrained(str(self.name), revision=self.revision, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"no model of that name can be read: {_first_line(error)}", where=str(self.name)) from error
-        if not hasattr(config, "hidden_size") or getattr(config, "is_encoder_decoder", False):
+        if not hasattr(config, "hidden_size") or config.is_encoder_decoder or _reads_forward(config):
             raise UserError(f"'{config.model_type}' is no encoder.", where=str(self.name), fix="Take BERT or one of its kind.")
         return config
 
@@ -65,32 +66,31 @@ class Pretrained(Backbone):
         """Most tokens of a sequence that the model can read, special tokens included."""
         config = self.config()
         places = getattr(config, "max_position_embeddings", 512) or 512
-        after_padding = config.model_type in ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet")
-        return int(places - (config.pad_token_id + 1 if after_padding else 0))
+        return int(places - (config.pad_token_id + 1 if config.model_type in AFTER_PADDING else 0))
 
     def load(self, task: Task) -> tuple[Model, "Pretrained", list[str]]:
         """The model with a head for the task, the settings as they were settled, and what to say.
 
         Raises UserError listing missing or unexpected weights, unless they are the head's.
         """
-        config = self._configured(task)
-        had = transformers.AutoConfig.from_pretrained(self.name, revision=self.revision)
-        pretrained_head = (had.architectures or [""])[0].endswith("ForSequenceClassification")
-        library, missing = self._library(config, keep_head=pretrained_head and _same_labels(had, task))
-        pooling = self.pooling or sentence_pooling(str(self.name)) or _family_pooling(config, missing)
-        settled = self.model_copy(update={"pooling": pooling})
+        had = self.config()
+        asked = self.pooling or self._sentence_pooling()
+        library, missing = self._library(self._configured(task, asked))
+        own = _family_pooling(had, missing)
+        settled = self.model_copy(update={"pooling": asked or own})
         model = settled._assemble(library, task)
-        said = _head_words(model, had, task, missing, pretrained_head)
+        said = [_settle_head(model, had, task, missing, settled.pooling == own)]
         return model, settled._packing(model, said), said
 
     def open(self, folder: Path, task: Task, stays: Sequence[Method] = ()) -> Model:
         """The model of a bundle, from its configuration and weights; nothing else is read."""
-        config = transformers.AutoConfig.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tensors = load_file(folder / "model.safetensors")
-        extra = _extra_layer(config, self.pooling)
+        extra = extra_layer(config, self.pooling)
         if extra:
             config.num_hidden_layers -= 1
-        library = _class(config).from_config(config)
+        with no_init_weights():
+            library = _class(config).from_config(config)
         model = self._assemble(library, task)
         for method in stays:
             method.extend(model)
@@ -98,7 +98,7 @@ class Pretrained(Backbone):
         own = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
         absent = [theirs for theirs in names.values() if theirs not in tensors]
         if absent:
-            raise UserError(f"weights are missing: {', '.join(absent[:5])}.", where=str(folder))
+            raise UserError(f"weights are missing: {listed(absent)}.", where=str(folder))
         model.load_state_dict(own)
         self._packing(model, [])
         return model.eval()
@@ -115,7 +115,7 @@ class Pretrained(Backbone):
         head, body = model.head, model.body
         assert isinstance(head, SequenceHead) and isinstance(body, Encoder)
         config = type(body.encoder.config).from_dict(body.encoder.config.to_dict())
-        if _extra_layer(config, self.pooling):
+        if extra_layer(config, self.pooling):
             layer = uniform_layer(body.encoder, config.model_type)
             tensors |= {f"{body.encoder.base_model_prefix}.{name}": tensor for name, tensor in layer.items()}
             config.num_hidden_layers += 1
@@ -125,24 +125,38 @@ class Pretrained(Backbone):
         config.dtype = "float32"
         config.save_pretrained(folder)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # it is written for its owner alone
 
-    def _configured(self, task: Task) -> Any:
+    def _sentence_pooling(self) -> Pooling | None:
+        """What a sentence-transformers checkpoint was trained with, a hub model's fetched if it can be."""
+        found = transformers.utils.cached_file(
+            str(self.name),
+            "1_Pooling/config.json",
+            revision=self.revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return None if found is None else sentence_pooling(Path(found))
+
+    def _configured(self, task: Task, pooling: Pooling | None) -> Any:
         config = self.config()
         config.num_labels = task.outputs()
         labels = getattr(task, "labels", None)
         if labels:
             config.id2label, config.label2id = dict(enumerate(labels)), {x: i for i, x in enumerate(labels)}
         config.problem_type = {"multi_label": "multi_label_classification", "regression": "regression"}.get(type(task).key)
-        for names, value in ((DROPOUTS, self.dropout), (ATTENTION_DROPOUTS, self.attention_dropout)):
-            for name in names:
-                if value is not None and hasattr(config, name):
-                    setattr(config, name, value)
-        if self.pooling and hasattr(config, "classifier_pooling") and self.pooling != "max":
-            config.classifier_pooling = self.pooling
+        for name in [n for n in config.to_dict() if "dropout" in n]:
+            value = self.attention_dropout if "attention" in name else self.dropout
+            if value is not None:
+                setattr(config, name, value)
+        if pooling and hasattr(config, "classifier_pooling") and pooling != "max":
+            config.classifier_pooling = pooling
         return config
 
-    def _library(self, config: Any, keep_head: bool) -> tuple[nn.Module, list[str]]:
-        """The library's model, and the weights that the checkpoint lacks."""
+    def _library(self, config: Any) -> tuple[nn.Module, list[str]]:
+        """The library's model, and the weights of its head that the checkpoint lacks."""
+        refuse_pickle(Path(self.name or ""))
         try:
             with quiet():
                 library, info = _class(config).from_pretrained(
@@ -151,19 +165,13 @@ class Pretrained(Backbone):
                     revision=self.revision,
                     dtype=torch.float32,
                     output_loading_info=True,
-                    ignore_mismatched_sizes=not keep_head,
+                    ignore_mismatched_sizes=True,  # they are listed and judged by `new_weights`
                     use_safetensors=True,
+                    trust_remote_code=False,
                 )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"its weights cannot be read: {_first_line(error)}", where=str(self.name)) from error
-        missing = [n for n in info["missing_keys"] if not n.endswith(("position_ids", "inv_freq"))]
-        mismatched = [m[0] if isinstance(m, tuple) else m for m in info["mismatched_keys"]]
-        for words, found in (("missing", missing), ("unexpected", info["unexpected_keys"]), ("of another shape", mismatched)):
-            bad = sorted(n for n in found if not _of_head(n, library))
-            if bad:
-                shown = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
-                raise UserError(f"{len(bad)} weights of the encoder are {words}: {shown}.", where=str(self.name))
-        return library, [*missing, *mismatched]
+        return library, new_weights(library, info, str(self.name))
 
     def _assemble(self, library: Any, task: Task) -> Model:
         """Takes the library's model apart into body and head."""
@@ -177,7 +185,7 @@ class Pretrained(Backbone):
         for name in ("pooler", "pooler_activation"):
             if getattr(encoder, name, None) is not None:
                 setattr(encoder, name, None)
-        averaged = _extra_layer(config, pooling)
+        averaged = extra_layer(config, pooling)
         eps = getattr(config, "layer_norm_eps", 1e-12) if averaged else None
         head = SequenceHead(modules, pooling, getattr(task, "window_pool", "mean"), eps)
         return Model(Encoder(encoder, packed=False), head)
@@ -213,48 +221,9 @@ def quiet() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def library_names(model: Model) -> dict[str, str]:
-    """Our name of each weight -> the library's, in which a bundle stores it."""
-    body, head = model.body, model.head
-    assert isinstance(body, Encoder) and isinstance(head, SequenceHead)
-    prefix = body.encoder.base_model_prefix
-    own = body.encoder.config.model_type not in HEADS
-    equal = not own and maps_to_library(body.encoder.config, head.pooling)
-    names = {}
-    for ours in model.state_dict():
-        if ours.startswith("body.encoder."):
-            names[ours] = ours.replace("body.encoder", prefix, 1)
-        else:
-            _, _, index, inner = ours.split(".", 3)
-            path = head.paths[int(index)]
-            names[ours] = f"{path}.{inner}" if equal else f"{OWN_HEAD}.{path}.{inner}"
-    return names
-
-
-def maps_to_library(config: Any, pooling: str | None) -> bool:
-    """Whether the library's classifier can compute what ours does."""
-    if config.model_type not in HEADS:
-        return False
-    if hasattr(config, "classifier_pooling"):
-        return pooling == config.classifier_pooling
-    return pooling == "cls" or _extra_layer(config, pooling)
-
-
-def _extra_layer(config: Any, pooling: str | None) -> bool:
-    """Whether the mean is written as one more layer (models/heads.py)."""
-    return pooling == "mean" and config.model_type in UNIFORM_ATTENTION
-
-
 def _class(config: Any) -> Any:
     known = type(config) in transformers.AutoModelForSequenceClassification._model_mapping
     return transformers.AutoModelForSequenceClassification if known else transformers.AutoModel
-
-
-def _of_head(name: str, library: Any) -> bool:
-    prefix = f"{library.base_model_prefix}."
-    return is_head(name) or (library.base_model is not library and any(
-        not n.startswith(prefix) and n == name for n, _ in library.named_parameters()
-    ))
 
 
 def _family_pooling(config: Any, missing: list[str]) -> Pooling:
@@ -271,21 +240,30 @@ def _same_labels(config: Any, task: Task) -> bool:
     return sorted(map(str, config.id2label.values())) == sorted(labels) and len(labels) == task.outputs()
 
 
-def _head_words(model: Model, had: Any, task: Task, missing: list[str], classifier: bool) -> list[str]:
+def _settle_head(model: Model, had: Any, task: Task, missing: list[str], own_pooling: bool) -> str:
     """Says whose head it is; a checkpoint's own is put into the task's order of labels, a new one into a good start."""
     head = model.head
     assert isinstance(head, SequenceHead)
-    if classifier and _same_labels(had, task) and not any("classifier" in n or "out_proj" in n for n in missing):
+    classifier = (had.architectures or [""])[0].endswith("ForSequenceClassification")
+    if classifier and own_pooling and _same_labels(had, task) and not missing:
         order = [{str(v): int(k) for k, v in had.id2label.items()}[label] for label in getattr(task, "labels", [])]
         with torch.no_grad():
             head.last.weight.copy_(head.last.weight[order].clone())
             head.last.bias.copy_(head.last.bias[order].clone())
-        return ["head: kept from the checkpoint, its labels are those of the data"]
+        return "head: kept from the checkpoint, its labels are those of the data"
+    if classifier or not any("classifier" in name or "out_proj" in name for name in missing):
+        start_anew(head, getattr(had, "initializer_range", 0.02), classifier)
     if head.eps is not None or any("pooler" in n or "dense" in n for n in missing):
         start_as_identity(head)
-    return [f"head: new, {head.pooling} pooling" + (", the checkpoint's labels are others" if classifier else "")]
+    others = ", the checkpoint's labels are others" if classifier and not _same_labels(had, task) else ""
+    return f"head: new, {head.pooling} pooling{others}"
+
+
+def _reads_forward(config: Any) -> bool:
+    """Whether the library knows it as a language model from left to right and not as one that fills gaps."""
+    causal, masked = transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM
+    return type(config) in causal._model_mapping and type(config) not in masked._model_mapping
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-

@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Example
@@ -27,8 +28,8 @@ class Baselines:
         part = Slice(train.name, train.source, train.columns, train.survey, train.chosen[chosen].sort().values, train.cache)
         examples = list(part.examples(task))
         self.target = _targets(part, task)
-        self.vectorizers = [_vectorizer([e.texts[i] for e in examples]) for i in range(len(examples[0].texts))]
-        self.model = self._fit(self._matrix(examples))
+        self.words = FeatureUnion([(str(i), _words(examples, i)) for i in range(len(examples[0].texts))])
+        self.model = self._fit(self.words.fit_transform(examples))
 
     def scores(self, part: Slice) -> dict[str, dict[str, float]]:
         """The task's scores of each baseline on a part's rows, by name."""
@@ -77,7 +78,7 @@ class Baselines:
         return torch.cat([*found, self._ask(chunk)] if chunk else found)
 
     def _ask(self, chunk: list[Example]) -> Tensor:
-        matrix = self._matrix(chunk)
+        matrix = self.words.transform(chunk)
         if self.task.outputs() == 1:
             return torch.from_numpy(self.model.predict(matrix)).float().reshape(-1, 1)
         shares = torch.from_numpy(self.model.predict_proba(matrix)).float()
@@ -87,10 +88,6 @@ class Baselines:
         output[:, torch.from_numpy(self.model.classes_).long()] = shares.clamp_min(1e-9).log()
         return output
 
-    def _matrix(self, examples: list[Example]) -> Any:
-        parts = [v.transform([e.texts[i] for e in examples]) for i, v in enumerate(self.vectorizers)]
-        return csr_matrix(hstack(parts))
-
 
 def _targets(part: Slice, task: Task) -> Tensor:
     """The targets of a part's rows: "N", or "N C" where a row has several labels."""
@@ -99,10 +96,14 @@ def _targets(part: Slice, task: Task) -> Tensor:
     return found.squeeze(1) if found.shape[1] == 1 else found
 
 
-def _vectorizer(texts: list[str]) -> TfidfVectorizer:
-    """Words and pairs of words; for scripts without spaces runs of one to three characters."""
-    letters = "".join(texts[:1000])
+def _words(examples: list[Example], part: int) -> Any:
+    """TF-IDF of one text of the examples: words and pairs of words; for scripts without spaces runs of one to three characters."""
+
+    def texts(given: list[Example]) -> list[str]:
+        return [e.texts[part] for e in given]
+
+    letters = "".join(texts(examples[:1000]))
     unspaced = sum("\u3040" <= c <= "\u9fff" for c in letters) > 0.2 * max(1, len(letters))
-    kind = {"analyzer": "char", "ngram_range": (1, 3)} if unspaced else {"analyzer": "word", "ngram_range": (1, 2)}
-    pattern = {} if unspaced else {"token_pattern": r"(?u)\b\w+\b"}
-    return TfidfVectorizer(sublinear_tf=True, max_features=200_000, **kind, **pattern).fit([*texts, "x"])
+    kind: dict[str, Any] = {"analyzer": "char", "ngram_range": (1, 3)} if unspaced else {"token_pattern": r"(?u)\b\w+\b|\S"}
+    kind = kind if unspaced else {**kind, "ngram_range": (1, 2)}
+    return make_pipeline(FunctionTransformer(texts), TfidfVectorizer(sublinear_tf=True, max_features=200_000, **kind))

@@ -1,0 +1,86 @@
+"""What a bundle holds is the transformers library's own classifier: it opens there with equal logits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from trainformer.bundle import Bundle
+from trainformer.bundle.writing import Contents, write
+from trainformer.core import registry
+from trainformer.core.roles import Backbone, Decision, Task
+from trainformer.data.columns import Columns
+from trainformer.data.tokens import HubTokens
+
+TEXTS = ["w1 w2 w3", "w4", "w5 " * 30, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
+PAIRS = [("w1 w2 w3", "w4 w5"), ("w4", "w7 w8 w9 w3"), ("w5 " * 12, "w1 " * 9), ("w2", "w2")]
+REAL_TEXTS = ["A film to see twice.", "Bad", "The plot is thin, the actors are not: " * 12, "No. No! No?", "别去看这部电影"]
+LABELS = ["bad", "good", "so-so"]
+MEAN_AS_A_LAYER = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"]
+OWN_MEAN = ["albert", "deberta-v2", "mpnet"]
+
+
+def shipped(source: Path, folder: Path, task: str = "text_classification", **settings: Any) -> tuple[Bundle, bool]:
+    """A bundle of the checkpoint with a head of random weights, and whether it says that the library opens it."""
+    torch.manual_seed(0)
+    made = registry.build(Task, task, {"labels": LABELS})
+    backbone = registry.build(Backbone, "pretrained", {"name": str(source), **settings})
+    model, settled, _ = backbone.load(made)
+    with torch.no_grad():
+        for p in model.head.parameters():
+            p.copy_(torch.randn(p.shape) * 0.3)
+    write(folder, Contents(made, settled, model, HubTokens.load(str(source)), Decision(), Columns("text"), 64, {}))
+    return Bundle.open(folder), settled.opens_in_library(model)
+
+
+@torch.no_grad()
+def library_logits(folder: Path, texts: list[Any]) -> Tensor:
+    """All texts as one padded batch through the library's classifier."""
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert [model.config.id2label[i] for i in range(3)] == LABELS
+    columns = list(zip(*texts, strict=True)) if isinstance(texts[0], tuple) else [texts]
+    inputs = words(*map(list, columns), padding=True, truncation=True, max_length=64, return_tensors="pt")
+    logits: Tensor = model.eval()(**inputs).logits
+    return logits
+
+
+@pytest.mark.parametrize("family", [*MEAN_AS_A_LAYER, *OWN_MEAN, "modernbert"])
+@pytest.mark.parametrize("task", ["text_classification", "text_pair"])
+def test_default_pooling_opens(family: str, task: str, checkpoint: Any, tmp_path: Path) -> None:
+    bundle, says = shipped(checkpoint(family, "MaskedLM"), tmp_path / "bundle", task, pooling="cls")
+    assert says and bundle.facts["opens_in_transformers"]
+    texts = PAIRS if task == "text_pair" else TEXTS
+    torch.testing.assert_close(bundle.logits(texts), library_logits(tmp_path / "bundle", texts), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", [*MEAN_AS_A_LAYER, "modernbert"])
+@pytest.mark.parametrize("task", ["text_classification", "text_pair"])
+def test_mean_pooling_opens(family: str, task: str, checkpoint: Any, tmp_path: Path) -> None:
+    bundle, says = shipped(checkpoint(family), tmp_path / "bundle", task, pooling="mean")
+    assert says
+    texts = PAIRS if task == "text_pair" else TEXTS
+    torch.testing.assert_close(bundle.logits(texts), library_logits(tmp_path / "bundle", texts), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("family", "pooling"), [*((f, "mean") for f in OWN_MEAN), ("bert", "max"), ("modernbert", "max")])
+def test_what_the_library_cannot_compute_is_said(family: str, pooling: str, checkpoint: Any, tmp_path: Path) -> None:
+    bundle, says = shipped(checkpoint(family), tmp_path / "bundle", pooling=pooling)
+    assert not says and not bundle.facts["opens_in_transformers"]
+    body = transformers.AutoModel.from_pretrained(tmp_path / "bundle")
+    assert torch.equal(body.get_input_embeddings().weight, bundle.model.body.embed().weight)
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "e5-small-zh-en"])
+@pytest.mark.parametrize("pooling", [None, "cls"])
+def test_real_models_open(name: str, pooling: str | None, shared: Path, tmp_path: Path) -> None:
+    if not (shared / name).is_dir():
+        pytest.skip(f"no {name}")
+    bundle, says = shipped(shared / name, tmp_path / "bundle", pooling=pooling)
+    assert says
+    theirs = library_logits(tmp_path / "bundle", REAL_TEXTS)
+    torch.testing.assert_close(bundle.logits(REAL_TEXTS), theirs, atol=1e-5, rtol=0)
