@@ -120,3 +120,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on reviews. Read only: it is shared by all tests."""
+    from trainformer import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    data = folder / "reviews.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in reviews(80)), encoding="utf-8")
+    settings = {"data.cache": str(folder / "cache"), "train.epochs": 1, "train.precision": "float32"}
+    return train(data, out=folder / "run", model=str(tiny_model), set=settings).folder

@@ -7,21 +7,21 @@
 Names are loaded when they are first used, so that `trainformer --help` answers at once.
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+import importlib
+import importlib.metadata
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from trainformer.api import check as check
     from trainformer.api import train as train
     from trainformer.bundle import Bundle as Bundle
 
-__version__ = version("trainformer")
+__version__ = importlib.metadata.version("trainformer")
 __all__ = ["Bundle", "__version__", "check", "train"]
 _HOMES = {"Bundle": "trainformer.bundle", "check": "trainformer.api", "train": "trainformer.api"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'trainformer' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -15,6 +15,8 @@ from trainformer.run import check as run_check
 from trainformer.run import train as run_train
 
 SPLITS = ("train", "validation", "test")
+CONFIG = "config.yaml"
+"""The settings of a run, in its folder."""
 WORDS = {"task": "task", "model": "model.name", "text": "data.text", "text_b": "data.text_b", "label": "data.label"}
 
 
@@ -25,8 +27,10 @@ def train(data: Any = None, *, out: str | Path, resume: bool = False, strict: bo
     `text`, `text_b`, `label`, `method` (a list), `config` (a YAML file or a mapping), and `set`, a mapping from
     "section.key" to a value. Raises UserError for bad input.
     """
+    refuse_existing(Path(out), resume)
+    if resume and data is None and "config" not in words:
+        words["config"] = Path(out) / CONFIG
     run = _run(data, Path(out), strict, words)
-    refuse_existing(run.folder, resume)
     return run_train(run, resume)
 
 
@@ -94,13 +98,13 @@ def refuse_existing(folder: Path, resume: bool) -> None:
     """Nothing is written over: a folder with anything in it is refused, unless its run goes on."""
     if folder.is_file():
         raise UserError("it is a file; a run is a folder.", where=f"--out {folder}", fix="Choose another name.")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not resume:
-        going_on = " To go on with it: --resume." if (folder / "checkpoints").is_dir() else ""
-        raise UserError("it exists and is not empty; nothing is written over.", where=f"--out {folder}",
-                        fix=f"Choose another name.{going_on}")  # fmt: skip
-    if (folder / "scores.json").is_file():
-        raise UserError(
-            "this run is finished: there is nothing to go on with.", where=str(folder), fix="Its bundle is in bundle/."
-        )
+    begun, finished = (folder / CONFIG).is_file(), (folder / "scores.json").is_file()
+    if resume and not begun:
+        what = "there is no run to go on with: it has no config.yaml."
+        raise UserError(what, where=f"--out {folder}", fix="Leave --resume out to start one.")
+    if resume and finished:
+        what = "this run is finished: there is nothing to go on with."
+        raise UserError(what, where=f"--out {folder}", fix="Its bundle is in bundle/.")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        fix = "Choose another name." + " To go on with it: --resume." * (begun and not finished)
+        raise UserError("it exists and is not empty; nothing is written over.", where=f"--out {folder}", fix=fix)

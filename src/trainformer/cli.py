@@ -1,9 +1,10 @@
 """The command `trainformer`: words to verbs. What a verb needs is imported inside it, so that --help answers at once."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -12,7 +13,12 @@ from trainformer.core.errors import UserError, nearest
 if TYPE_CHECKING:
     from trainformer.run import Run
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+UsageError: Any = typer.BadParameter.__base__
+"""A word that no option or verb has; typer gives it no public name."""
 
 Data = Annotated[str | None, typer.Option("--data", help="training rows: .jsonl .csv .tsv .parquet, or a hub data set")]
 Validation = Annotated[str | None, typer.Option(help="validation rows; none: a share of the training rows")]
@@ -51,11 +57,11 @@ def train(
 ) -> None:
     """Train a model: check the data, fine-tune, choose the best epoch on validation, score test once, write a bundle."""
     from trainformer import run as running
-    from trainformer.api import refuse_existing
+    from trainformer.api import CONFIG, refuse_existing
 
     refuse_existing(out, resume)
-    if resume and config is None and data is None and (out / "config.yaml").is_file():
-        config = str(out / "config.yaml")
+    if resume and config is None and data is None:
+        config = str(out / CONFIG)
     words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
     run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, out)
     run.strict = strict
@@ -232,17 +238,21 @@ def _top(
 def main() -> None:
     """The entry point: a user's mistake is one message and exit code 2, a signal 130 or 143."""
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], prog_name="trainformer", standalone_mode=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped before the first step; nothing is lost", file=sys.stderr)
-        sys.exit(130)
+        _end(f"error: {error}", 2)
+    except UsageError as error:
+        verb = error.ctx.command_path if error.ctx else "trainformer"
+        _end(f"error: {error.format_message()} See: {verb} --help", 2)
     except Exception as error:
         from trainformer.engine.limits import Interrupted
 
         if not isinstance(error, Interrupted):
             raise
-        print(f"{error}. Go on with: trainformer train --out RUN --resume", file=sys.stderr)
-        sys.exit(error.code)
+        _end(f"{error} Go on with: trainformer train --out {shlex.quote(str(error.folder))} --resume", error.code)
+    _end("stopped before the first step", code) if code == INTERRUPTED else sys.exit(code or 0)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)

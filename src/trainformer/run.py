@@ -74,9 +74,12 @@ def train(run: Run, resume: bool = False) -> Result:
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
     run.folder.mkdir(parents=True, exist_ok=True)
+    if resume:
+        _refuse_change(run.folder / "config.yaml", config)
     write_text(run.folder / "config.yaml", settings.dump_yaml(config))
-    begun = resume and (run.folder / "checkpoints").is_dir()
-    baselines = _baselines(run, config, prepared, engine, begun)
+    begun = resume and any((run.folder / "checkpoints").glob("step-*"))
+    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if config.train.baselines else None
+    baselines = _baselines(run, cheap, prepared, engine, begun)
     for line in engine.resume() if resume else []:
         run.say(line)
     progress = engine.fit()
@@ -87,7 +90,7 @@ def train(run: Run, resume: bool = False) -> Result:
     test = engine.evaluate(prepared.slices["test"].rows, decision) if "test" in prepared.slices else None
     results = {
         **_facts(config, checked, prepared, engine, progress, model),
-        "baselines": baselines,
+        "baselines": _on_test(baselines, cheap, prepared),
         "validation": _scores(validation),
         "test": None if test is None else _scores(test),
         "decision": asdict(decision),
@@ -123,12 +126,13 @@ def _data(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
     limit = config.data.max_tokens or min(512, most)
     if limit > most:
         raise UserError(f"data.max_tokens {limit} is more than the model reads.", where="data", fix=f"At most {most}.")
-    prepared = prepare.read(config, run.frames)
-    for line in [*said, *prepared.said]:
+    prepared = prepare.read(config, run.frames, labelled)
+    prepared.said[:0] = said
+    for line in prepared.said:
         run.say(line)
     if labelled:
-        prepare.refuse_bad_rows(prepared)
         prepare.learn(prepared, config.task)
+        calibrate.check_costs(getattr(config.task, "rule", None), config.decision)
     prepare.encode(prepared, config, tokens, limit, labelled)
     return config, tokens, limit, prepared
 
@@ -141,7 +145,9 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
         method.extend(model)
     rows = prepared.slices["train"].rows
     scaled = Rows(rows.cache, rows.index, _weight_scale(rows))
-    chosen, words = recipe.settle(config.train, len(rows), model.body.width)
+    share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
+    chosen, words = recipe.settle(config.train, len(rows), model.body.width, share)
+    prepared.said += [*said, *words]
     for line in [*said, *words]:
         run.say(line)
     config = config.model_copy(update={"train": chosen, "model": backbone})
@@ -169,6 +175,23 @@ def _check(prepared: Prepared, config: Config, limit: int, predicted: dict[str, 
     return look(parts, config.task, limit, predicted)
 
 
+def _refuse_change(path: Path, config: Config) -> None:
+    """Raises UserError if the run was begun with other settings than those it shall go on with."""
+    before, now = _flat(settings.read_yaml(path)), _flat(config.dump())
+    for name in [*before, *(n for n in now if n not in before)]:
+        if before.get(name) != now.get(name) and not name.startswith(("callbacks.", "data.cache", "train.device")):
+            what = f"{name} was {before.get(name)!r:.60} when the run began, and is {now.get(name)!r:.60} now."
+            raise UserError(what, where=f"--out {path.parent}", fix="Go on with --resume and no settings, or start another run.")
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by their full names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
+
+
 def _refuse(report: CheckReport, strict: bool) -> None:
     """Raises UserError for what cannot be trained on; with `strict` for warnings too."""
     grave = report.errors or (report.warnings if strict else [])
@@ -178,28 +201,29 @@ def _refuse(report: CheckReport, strict: bool) -> None:
         raise UserError(f"{first.message}{more}", where=first.where[0] if first.where else "check", fix=first.fix)
 
 
-def _baselines(run: Run, config: Config, prepared: Prepared, engine: Engine, begun: bool) -> list[dict[str, Any]]:
-    """Majority class, TF-IDF and linear probe on validation and test; a run that goes on reads what it found before."""
+def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: Engine, begun: bool) -> list[dict[str, Any]]:
+    """Majority class, TF-IDF and linear probe on validation; a run that goes on reads what it found before."""
     path = run.folder / "baselines.json"
     if begun and path.is_file():
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return found
-    parts = {name: part for name, part in prepared.slices.items() if name != "train"}
-    scores: dict[str, dict[str, Any]] = {}
-    if config.train.baselines:
-        cheap = Baselines(config.task, prepared.slices["train"], config.train.seed)
-        for split, part in parts.items():
-            for name, values in cheap.scores(part).items():
-                scores.setdefault(name, {})[split] = values
-    if config.train.probe:
-        probe = {"validation": fit_probe(engine, prepared.slices["train"].rows, parts["validation"].rows)}
-        scores["linear probe"] = probe | {s: engine.evaluate(p.rows).value() for s, p in parts.items() if s == "test"}
-    listed = [{"name": name, "validation": v["validation"], "test": v.get("test")} for name, v in scores.items()]
-    key = config.task.best
-    for each in listed:
-        run.say(f"baseline {each['name']}: {key} {each['validation'][key]:.4f} on validation")
+    held = prepared.slices["validation"]
+    scores = cheap.scores(held) if cheap else {}
+    if engine.settings.probe:
+        scores["linear probe"] = fit_probe(engine, prepared.slices["train"].rows, held.rows)
+        engine.prepare()
+    key = engine.task.best
+    for name, values in scores.items():
+        run.say(f"baseline {name}: {key} {values[key]:.4f} on validation")
+    listed = [{"name": name, "validation": values, "test": None} for name, values in scores.items()]
     write_json(path, listed)
     return listed
+
+
+def _on_test(baselines: list[dict[str, Any]], cheap: Baselines | None, prepared: Prepared) -> list[dict[str, Any]]:
+    """The baselines with their test scores; the probe has none, since its weights have been trained on."""
+    scores = cheap.scores(prepared.slices["test"]) if cheap and "test" in prepared.slices else {}
+    return [each | {"test": scores.get(each["name"])} for each in baselines]
 
 
 def _facts(

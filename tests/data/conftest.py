@@ -22,6 +22,7 @@ class _Labels(Task):
     """Classification, as far as reading goes: a label is a word or a whole number."""
 
     def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:
+        label = None if label is ... else label
         if label is not None and not isinstance(label, str | int | list):
             raise UserError(f"the label is {label!r}.", fix="Write a word.")
         target = label if isinstance(label, list) or label is None else str(label)

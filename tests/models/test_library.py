@@ -31,7 +31,7 @@ def shipped(source: Path, folder: Path, task: str = "text_classification", **set
     model, settled, _ = backbone.load(made)
     with torch.no_grad():
         for p in model.head.parameters():
-            p.copy_(torch.randn(p.shape) * 0.3)
+            p.copy_(torch.randn(p.shape) * model.body.width**-0.5)  # keeps the size of what it reads
     write(folder, Contents(made, settled, model, HubTokens.load(str(source)), Decision(), Columns("text"), 64, {}))
     return Bundle.open(folder), settled.opens_in_library(model)
 

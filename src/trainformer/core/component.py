@@ -48,7 +48,8 @@ def explain(error: ValidationError, where: str, known: dict[str, list[str]]) -> 
             section, _, word = place.rpartition(".")
             lines.append(f"no setting '{place}'. {nearest(word, known.get(section, []))}".strip())
         else:
-            shown = "" if item["type"] == "missing" else f" (you gave {item['input']!r:.80})"
+            ours = isinstance(item.get("ctx", {}).get("error"), UserError)  # it says itself what was given
+            shown = "" if item["type"] == "missing" or ours else f" (you gave {item['input']!r:.80})"
             lines.append(f"{place}: {_plain(item)}{shown}" if place else f"{_plain(item)}{shown}")
     return UserError("; ".join(lines), where=where)
 
@@ -57,5 +58,7 @@ def _plain(item: Any) -> str:
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, UserError):
         return str(cause)
+    if item["type"] in ("model_type", "dict_type"):
+        return "it must be a mapping of settings"
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return f"it must be {text}" if str(item["msg"]).startswith("Input should be ") else text

@@ -217,7 +217,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def nearest_file(path: Path) -> str:
     """The most similar name in the folder of a file that is not there."""
     folder = path.parent
-    return nearest(path.name, [p.name for p in folder.iterdir()]) if folder.is_dir() else f"There is no folder {folder}."
+    return nearest(path.name, [p.name for p in folder.iterdir() if p.name[:1] != "."]) if folder.is_dir() else f"There is no folder {folder}."
 
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

@@ -43,7 +43,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Pretty JSON, atomically. NaN is refused: it is not JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _pretty(value))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
@@ -82,17 +86,20 @@ def check_manifest(folder: Path) -> None:
     if not path.is_file():
         raise UserError(f"no {MANIFEST} in it, so nothing vouches for its files.", where=str(folder))
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        listed = json.loads(text)
     except ValueError as error:
-        raise UserError("it is not JSON: the manifest was changed or cut.", where=str(path)) from error
+        raise UserError("it is not JSON: the manifest was changed or cut.", where=str(path), fix=RESTORE) from error
+    if not isinstance(listed, dict) or text != _pretty(listed):
+        raise UserError("it is not as it was written: the manifest was changed.", where=str(path), fix=RESTORE)
     for name, expected in listed.items():
         if not (folder / name).is_file():
-            raise UserError("the manifest lists it, but it is gone.", where=str(folder / name), fix=RESTORE)
+            raise UserError(f"{MANIFEST} lists it, but it is gone.", where=str(folder / name), fix=RESTORE)
         if sha256(folder / name) != expected:
-            raise UserError("its bytes are not those that were written (SHA-256 differs).", where=str(folder / name), fix=RESTORE)
+            raise UserError(f"its bytes are not those of {MANIFEST} (SHA-256 differs).", where=str(folder / name), fix=RESTORE)
     extra = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(listed) - {MANIFEST}
     if extra:
-        raise UserError("the manifest does not list it.", where=str(folder / min(extra)), fix="Remove it.")
+        raise UserError(f"{MANIFEST} does not list it.", where=str(folder / min(extra)), fix="Remove it.")
 
 
 RESTORE = "Copy the folder again from where it was made."

@@ -164,8 +164,8 @@ def example(row: Row, columns: Columns, task: Task, number: int, labelled: bool 
     """
     names = [columns.text] if columns.text_b is None else [columns.text, columns.text_b]
     texts = tuple(_text(row, name) for name in names)
-    label = _value(row, columns.label) if labelled and columns.label is not None else None
-    if label is None and labelled and columns.label is not None:
+    label = _value(row, columns.label) if labelled and columns.label is not None else ...
+    if label is None:
         raise UserError(f"the label '{columns.label}' is null.", where=row.where, fix="Give the row a label or remove it.")
     if isinstance(label, str):
         _refuse_surrogates(label, row, str(columns.label))

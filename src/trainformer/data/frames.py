@@ -8,6 +8,7 @@ from typing import Any
 
 from trainformer.core.batch import Row
 from trainformer.core.errors import MissingExtra, UserError
+from trainformer.core.hub import reachable
 from trainformer.data.formats import Source, checked_names, numbered
 
 CHUNK_ROWS = 1000
@@ -82,6 +83,7 @@ def from_hub(name: str, split: str, beside: str) -> HubSet:
         import datasets
     except ImportError as error:
         raise MissingExtra("datasets", "hub") from error
+    reachable()
     try:
         return HubSet(datasets.load_dataset(name, split=split), name)
     except ConnectionError as error:

@@ -1,6 +1,6 @@
 """From files to encoded rows: read, look over, split, learn the labels, tokenise once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -67,8 +67,11 @@ class Prepared:
         return {s.source.name: s.source.fingerprint for s in self.slices.values()}
 
 
-def read(config: Config, frames: dict[str, Any]) -> Prepared:
-    """Opens and looks over every file, and splits what was not given apart. `frames` stand in for files, by split."""
+def read(config: Config, frames: dict[str, Any], labelled: bool = True) -> Prepared:
+    """Opens and looks over every file, and splits what was not given apart. `frames` stand in for files, by split.
+
+    With `labelled` rows that cannot be understood are refused: UserError names the first.
+    """
     settings, task = config.data, config.task
     given = {name: frames.get(name, getattr(settings, name)) for name in ("train", "validation", "test")}
     if given["train"] is None:
@@ -85,6 +88,8 @@ def read(config: Config, frames: dict[str, Any]) -> Prepared:
         said += [w for w in words if w not in said]
         found = survey(source, columns, task)
         slices[name] = Slice(name, source, columns, found, torch.arange(found.rows))
+    if labelled:
+        _refuse_bad_rows(slices.values())
     _split(slices, config, said)
     return Prepared(slices, said)
 
@@ -107,14 +112,14 @@ def _split(slices: dict[str, Slice], config: Config, said: list[str]) -> None:
             said.append(f"{name}: {len(parts[name])} rows held out of {whole.source.name} ({kept}; --{name} gives a file)")
 
 
-def refuse_bad_rows(prepared: Prepared) -> None:
-    """Raises UserError with the first rows that cannot be understood."""
-    for part in prepared.slices.values():
-        for finding in part.survey.findings:
-            if finding.severity == "error":
-                more = f" ({finding.count} rows in all: {', '.join(finding.where[:5])})" if finding.count > 1 else ""
-                raise UserError(f"{finding.message}{more}", where=finding.where[0] if finding.where else part.source.name,
-                                fix=finding.fix)  # fmt: skip
+def _refuse_bad_rows(slices: Iterable[Slice]) -> None:
+    for part in slices:
+        errors = [f for f in part.survey.findings if f.severity == "error"]
+        if errors:
+            first, count = errors[0], sum(f.count for f in errors)
+            where = first.where[0] if first.where else part.source.name
+            more = f" ({count} rows of {part.source.name} cannot be used.)" if count > 1 else ""
+            raise UserError(f"{first.message}{more}", where=where, fix=first.fix)
 
 
 def learn(prepared: Prepared, task: Task) -> None:

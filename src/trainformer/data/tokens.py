@@ -29,6 +29,8 @@ class HubTokens:
         """Raises UserError if there is no tokenizer that can be read."""
         try:
             found = transformers.AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True, trust_remote_code=False)
+            if len(found) <= len(found.all_special_ids):
+                raise UserError("it has no tokenizer: no vocabulary is beside it.", where=name)
             return cls(found, name)
         except (OSError, ValueError, KeyError, ImportError) as error:
             if isinstance(error, UserError):

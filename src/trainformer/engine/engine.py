@@ -24,7 +24,7 @@ from trainformer.core.config import TrainSettings
 from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
 from trainformer.data.plan import Plan, Rows, seed_of
 from trainformer.engine import checkpoint, optim
-from trainformer.engine.limits import Stop, require_finite, signals
+from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.pieces import Log, wrapped
 from trainformer.engine.precision import device_of, half
@@ -71,12 +71,16 @@ class Engine:
         self.checkpoints = job.folder / "checkpoints"
         self.model.to(self.device)
         methods = list(job.methods.values())
-        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch)
-        for method in methods:
-            method.prepare(self.model, facts)
+        self.prepare()
         self.optimizer = optim.build(self.model, methods, self.settings)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed)
+
+    def prepare(self) -> None:
+        """Shows the methods the model as it stands: once more if a probe has given its head a start."""
+        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch)
+        for method in self.job.methods.values():
+            method.prepare(self.model, facts)
 
     def fit(self) -> Progress:
         """Trains to the end of the plan, or until a callback asks to stop; then the best weights are in the model.
@@ -86,11 +90,12 @@ class Engine:
         log = Log(self.job.folder / "log.jsonl", self.progress.step)
         start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
         try:
-            with signals() as stop:
+            with signals(self.job.folder) as stop:
                 for callback in self.job.callbacks.values():
                     callback.on_start({**start, "model": type(self.model.body).__name__})
-                if self.progress.step == 0 and self.job.score_start:
+                if self._unscored():
                     self._score(log, stop)
+                    self._save()
                 while self.progress.step < len(self.plan) and not self.progress.stopped:
                     self._step(log)
                     if self._due():
@@ -131,7 +136,12 @@ class Engine:
     def _score(self, log: Log, stop: Stop) -> None:
         """Scores validation with the weights that would ship, and keeps them if they are the best so far."""
         self._swap()
-        metric = self.evaluate(self.job.validation, stop=stop)
+        try:
+            metric = self.evaluate(self.job.validation, stop=stop)
+        except Interrupted:
+            self._swap()
+            self._save()
+            raise
         scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
         before = self.progress.best.get(key)
         best = before is None or (scores[key] > before if up else scores[key] < before)
@@ -203,6 +213,11 @@ class Engine:
         each = self.settings.evals_per_epoch / self.plan.steps_an_epoch
         step = self.progress.step
         return step == len(self.plan) or int(step * each + 1e-9) > int((step - 1) * each + 1e-9)
+
+    def _unscored(self) -> bool:
+        """Whether an evaluation is owed before the next step: of the start, or one that a signal cut short."""
+        scored = any(line["step"] == self.progress.step for line in self.progress.history)
+        return not scored and (self._due() if self.progress.step else self.job.score_start)
 
     @property
     def _epoch(self) -> float:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -14,29 +15,30 @@ from trainformer.core.errors import UserError
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the last checkpoint is kept. `code` is the exit code that shells expect."""
+    """Ctrl-C or SIGTERM: the checkpoint of its step is in `folder`, the run's. `code` is the exit code that shells expect."""
 
-    def __init__(self, number: int, step: int):
-        self.code, self.step = 128 + number, step
-        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; the checkpoint is kept")
+    def __init__(self, number: int, step: int, folder: Path):
+        self.code, self.step, self.folder = 128 + number, step, folder
+        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; its checkpoint is kept.")
 
 
 @dataclass
 class Stop:
-    """The signal that came, if one did."""
+    """The signal that came, if one did, and the folder of the run that it stops."""
 
+    folder: Path
     number: int = 0
 
     def check(self, step: int) -> None:
         """Raises Interrupted if a signal came."""
         if self.number:
-            raise Interrupted(self.number, step)
+            raise Interrupted(self.number, step, self.folder)
 
 
 @contextmanager
-def signals() -> Iterator[Stop]:
+def signals(folder: Path) -> Iterator[Stop]:
     """Inside, Ctrl-C and SIGTERM only leave a note, so that a step is never cut in two; a second one changes nothing."""
-    stop = Stop()
+    stop = Stop(folder)
 
     def note(number: int, _: FrameType | None) -> None:
         stop.number = stop.number or number

@@ -10,9 +10,11 @@ LEAST_EPOCHS, MOST_EPOCHS = 3, 10
 BASE_WIDTH, BASE_RATE = 768, 5e-5
 """BERT-base learns well at 5e-5 (Devlin et al. 2019, arXiv:1810.04805); a narrower model bears more, a wider one less."""
 SGD_FACTOR = 200.0
+FEW_SHARE, FEW_FACTOR = 0.2, 5.0
+"""Where less than this share of the weights is trained (LoRA: Hu et al. 2021, arXiv:2106.09685), the rate is higher."""
 
 
-def settle(settings: TrainSettings, rows: int, width: int) -> tuple[TrainSettings, list[str]]:
+def settle(settings: TrainSettings, rows: int, width: int, trained_share: float = 1.0) -> tuple[TrainSettings, list[str]]:
     """The settings with epochs and rate filled in, and what to say about them."""
     said, found = [], {}
     if settings.epochs is None:
@@ -21,6 +23,8 @@ def settle(settings: TrainSettings, rows: int, width: int) -> tuple[TrainSetting
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
     if settings.lr is None:
         factor = SGD_FACTOR if settings.optimizer == "sgd" else 1.0
+        factor *= FEW_FACTOR if trained_share < FEW_SHARE else 1.0
         found["lr"] = BASE_RATE * BASE_WIDTH / width * factor
-        said.append(f"lr: {found['lr']:.2g} for a model of width {width} (--set train.lr=X)")
+        few = f", of which {trained_share:.1%} is trained" if trained_share < FEW_SHARE else ""
+        said.append(f"lr: {found['lr']:.2g} for a model of width {width}{few} (--set train.lr=X)")
     return settings.model_copy(update=found), said

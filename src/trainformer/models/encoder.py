@@ -2,7 +2,6 @@
 
 import inspect
 from typing import Any
-from typing import Any
 
 import torch
 from torch import Tensor, nn

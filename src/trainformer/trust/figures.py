@@ -23,7 +23,7 @@ class Frame:
     y: tuple[float, float]
     width: int = 460
     height: int = 250
-    left: int = 58
+    left: int = 68
     right: int = 16
     top: int = 14
     bottom: int = 42
@@ -166,8 +166,9 @@ def _cell(x: float, y: float, size: int, what: tuple[int, int, int, int], labels
     words = escape(f"true {labels[true]}, said {labels[said]}: {count:,} rows, {share:.1%} of its true label")
     kind = "right" if true == said else "wrong"
     box = f'x="{x}" y="{y}" width="{size - 2}" height="{size - 2}" rx="3"'
-    rect = f'<rect class="empty" {box}/><rect class="{kind}" {box} fill-opacity="{share:.3f}"/>'
-    style = "on" if share > 0.5 else "count" if count else "zero"
+    shade = share if true == said else share**0.5  # a few errors are what a reader looks for
+    rect = f'<rect class="empty" {box}/><rect class="{kind}" {box} fill-opacity="{shade:.3f}"/>'
+    style = "on" if shade > 0.55 else "count" if count else "zero"
     return f"<g><title>{words}</title>{rect}{text(x + size / 2 - 1, y + size / 2 + 4, f'{count}', style=style)}</g>"
 
 

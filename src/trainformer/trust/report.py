@@ -41,9 +41,10 @@ def check_page(report: dict[str, Any]) -> str:
 
 def environment(html: bool) -> Environment:
     """Templates and the filters that write numbers. In HTML words from outside are escaped; a missing name is an error."""
-    loader = PackageLoader("trainformer.trust")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"score": _score, "percent": _percent, "shown": _shown, "answer": _answer}
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined, keep_trailing_newline=True)
+    made.trim_blocks = made.lstrip_blocks = True
+    made.filters |= {n: getattr(words, n) for n in ("value", "percent", "interval", "duration", "label", "places")}
+    made.filters |= {"named": words.name, "thousands": lambda n: f"{n:,}"}
     return made
 
 
@@ -67,10 +68,14 @@ def table(results: dict[str, Any], split: str) -> dict[str, Any]:
     listed = [("this model", own["scores"], own["detail"])]
     listed += [(b["name"], b[split], {}) for b in results["baselines"] if b[split]]
     rows = [
-        {"name": name, "own": not i, "scores": scores, "interval": words.interval(key, words.bounds(key, scores, detail))}
+        {"name": name, "own": not i, "scores": scores, "intervals": _intervals(scores, detail)}
         for i, (name, scores, detail) in enumerate(listed)
     ]
     return {"split": split, "columns": columns, "rows": rows, "examples": own["scores"]["examples"]}
+
+
+def _intervals(scores: dict[str, float], detail: dict[str, Any]) -> dict[str, str]:
+    return {key: words.interval(key, words.bounds(key, scores, detail)) for key in scores}
 
 
 def _curves(results: dict[str, Any]) -> list[str]:
@@ -81,9 +86,9 @@ def _curves(results: dict[str, Any]) -> list[str]:
     return [figures.loss_curve(curve), *scores, figures.rate_curve(curve)] if curve else scores
 
 
-def _picture(detail: dict[str, Any], scores: dict[str, float]) -> dict[str, str]:
-    """The figures that the detail of a metric allows, by name."""
-    found = {}
+def _picture(detail: dict[str, Any], scores: dict[str, float]) -> dict[str, str | None]:
+    """The figures that the detail of a metric allows, by name; None for the others."""
+    found: dict[str, str | None] = dict.fromkeys(("confusion", "reliability", "scatter"))
     if "confusion" in detail and len(detail["labels"]) <= MOST_IN_HEAT_MAP:
         found["confusion"] = figures.confusion(detail["confusion"], detail["labels"])
     if "reliability" in detail:

@@ -4,7 +4,7 @@ from math import sqrt
 from typing import Any
 
 from trainformer.metrics.number import KEPT_ROWS
-from trainformer.trust import intervals
+from trainformer.trust import delta, intervals
 from trainformer.trust.intervals import Interval
 
 NAMES = {
@@ -83,7 +83,7 @@ def bounds(key: str, scores: dict[str, float], detail: dict[str, Any]) -> Interv
         middle = sum(errors) / len(errors)
         spread = sqrt(sum((e - middle) ** 2 for e in errors) / max(1, len(errors) - 1))
         return intervals.mean(scores[key], spread, rows) if rows > 1 else None
-    return None
+    return delta.RULES[key](scores, detail) if key in delta.RULES else None
 
 
 def duration(seconds: float) -> str:
