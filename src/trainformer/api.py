@@ -40,7 +40,7 @@ def check(data: Any = None, **words: Any) -> CheckReport:
 
 
 def _run(data: Any, out: Path, strict: bool, words: dict[str, Any]) -> Run:
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     given = {"train": data} | {s: words.pop(s, None) for s in SPLITS[1:]}
     frames = {s: v for s, v in given.items() if v is not None and not isinstance(v, str | Path)}
     files = {s: str(v) for s, v in given.items() if isinstance(v, str | Path)}
@@ -78,7 +78,7 @@ def _listed(values: dict[str, Any], kind: str, named: Any) -> dict[str, Any]:
     if kind == "method":
         before = values.get("method") or {}
         return {name: (before.get(name) or {}) if isinstance(before, dict) else {} for name in names}
-    before = values.get("callbacks", {"console": {}, "early_stopping": {}})
+    before = values.get("callbacks", settings.CALLBACKS)
     before = before if isinstance(before, dict) else {name: {} for name in before}
     return before | {name: {} for name in names if name not in before}
 

@@ -193,7 +193,7 @@ def _run(config: str | None, files: dict[str, str | None], words: dict[str, Any]
     from trainformer.data.check_text import render
     from trainformer.run import Run
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     checked = configured(config, {k: v for k, v in files.items() if v is not None}, words)
     return Run(checked, out, lambda line: console.print(line, highlight=False, markup=False), show=lambda r: render(r, console))
 

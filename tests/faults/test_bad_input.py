@@ -422,14 +422,15 @@ def test_a_tampered_bundle(cli: Cli, refused: Any, bundle: Path) -> None:
     refused(cli("predict", bundle, "good film"), "FOLDER/bundle/model.safetensors: its bytes are not those of manifest.json "
                                                  f"(SHA-256 differs). {restore}")  # fmt: skip
     weights.unlink()
-    refused(cli("predict", bundle, "good film"), f"FOLDER/bundle/model.safetensors: the manifest lists it, but it is gone. {restore}")
+    refused(cli("predict", bundle, "good film"), f"FOLDER/bundle/model.safetensors: manifest.json lists it, but it is gone. {restore}")
 
 
 def test_a_bundle_with_a_file_more_or_no_manifest(cli: Cli, refused: Any, bundle: Path) -> None:
     (bundle / "run_me.py").touch()
     refused(cli("predict", bundle, "good film"), "FOLDER/bundle/run_me.py: manifest.json does not list it. Remove it.")
     (bundle / "manifest.json").write_text("{")
-    refused(cli("predict", bundle, "good film"), "FOLDER/bundle/manifest.json: it is not JSON: the manifest was changed or cut.")
+    refused(cli("predict", bundle, "good film"), "FOLDER/bundle/manifest.json: it is not JSON: the manifest was changed or cut. "
+            "Copy the folder again from where it was made.")  # fmt: skip
     (bundle / "manifest.json").unlink()
     refused(cli("predict", bundle, "good film"), "FOLDER/bundle: no manifest.json in it, so nothing vouches for its files.")
 

@@ -13,6 +13,7 @@ from trainformer.core.errors import UserError, nearest
 from trainformer.core.roles import Backbone, Callback, Method, Task
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+CALLBACKS: dict[str, dict[str, Any]] = {"console": {}, "early_stopping": {}}
 
 
 class DataSettings(Component):
@@ -156,9 +157,9 @@ class Config(Component):
     decision: DecisionSettings = Field(default_factory=DecisionSettings)
     """How scores become answers."""
     callbacks: Annotated[dict[str, SerializeAsAny[Callback]], _several(Callback)] = Field(
-        default_factory=lambda: {"console": {}, "early_stopping": {}}, validate_default=True
+        default_factory=lambda: CALLBACKS, validate_default=True
     )
-    """What watches the run, by name."""
+    """What watches the run, by name. In a file, naming any replaces the default; a flag adds to what is there."""
 
     def dump(self) -> dict[str, Any]:
         """Plain values that `parse` reads back to an equal configuration."""
@@ -217,7 +218,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def nearest_file(path: Path) -> str:
     """The most similar name in the folder of a file that is not there."""
     folder = path.parent
-    return nearest(path.name, [p.name for p in folder.iterdir() if p.name[:1] != "."]) if folder.is_dir() else f"There is no folder {folder}."
+    if not folder.is_dir():
+        return f"There is no folder {folder}."
+    return nearest(path.name, [p.name for p in folder.iterdir() if not p.name.startswith(".")])
 
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -229,7 +232,10 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             raise UserError(
                 f"'{word}' is not of the form section.key=value.", where="--set", fix=f"Sections: {', '.join(SECTIONS)}."
             )
-        _put(merged, path.split("."), scalar(text), word)
+        keys = path.split(".")
+        if keys[0] == "callbacks":
+            merged.setdefault("callbacks", {name: {} for name in CALLBACKS})
+        _put(merged, keys, scalar(text), word)
     return merged
 
 

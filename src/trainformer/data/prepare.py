@@ -116,7 +116,7 @@ def _refuse_bad_rows(slices: Iterable[Slice]) -> None:
     for part in slices:
         errors = [f for f in part.survey.findings if f.severity == "error"]
         if errors:
-            first, count = errors[0], sum(f.count for f in errors)
+            first, count = errors[0], sum(f.count for f in errors if f.code in ("row", "more_rows"))
             where = first.where[0] if first.where else part.source.name
             more = f" ({count} rows of {part.source.name} cannot be used.)" if count > 1 else ""
             raise UserError(f"{first.message}{more}", where=where, fix=first.fix)

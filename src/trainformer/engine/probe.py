@@ -17,7 +17,7 @@ from trainformer.models.heads import SequenceHead
 from trainformer.nn.pool import pool_windows
 
 MOST_ROWS = 20_000
-STRENGTHS = (1e-3, 1e-2, 1e-1)
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """L2 of the probe's weights on standardised features; the one that scores best on validation is taken."""
 
 
@@ -30,7 +30,7 @@ def fit_probe(engine: Engine, train: Rows, validation: Rows) -> dict[str, float]
     features, seen = _features(engine, shown)
     other, held = _features(engine, validation)
     mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
-    best: tuple[float, dict[str, float], Tensor, Tensor] | None = None
+    best: tuple[tuple[float, float], dict[str, float], Tensor, Tensor] | None = None
     for strength in STRENGTHS:
         weight, bias = _fit((features - mean) / deviation, seen, engine.task, strength)
         weight = weight / deviation
@@ -38,7 +38,7 @@ def fit_probe(engine: Engine, train: Rows, validation: Rows) -> dict[str, float]
         metric = engine.task.metric()
         metric.add(other @ weight.T + bias, held)
         scores = metric.value()
-        rank = scores[engine.task.best] * (1 if engine.task.higher_is_better else -1)
+        rank = (scores[engine.task.best] * (1 if engine.task.higher_is_better else -1), -scores.get("loss", 0.0))
         if best is None or rank > best[0]:
             best = (rank, scores, weight, bias)
     assert best is not None, "at least one strength is tried"

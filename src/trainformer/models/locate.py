@@ -38,7 +38,7 @@ def locate(name: str | None) -> tuple[str, list[str]]:
 
 
 def _beside(path: Path) -> list[str]:
-    return [p.name for p in path.parent.iterdir() if (p / "config.json").is_file()]
+    return [p.parent.name for p in path.parent.glob("*/config.json")]
 
 
 def default_model() -> str | None:

@@ -31,13 +31,14 @@ def _why(results: dict[str, Any]) -> str:
     losses = [loss for _, loss, _ in results["curve"]]
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    course = f"({first:.3f} to {last:.3f})"
     if results["best_step"] == 0:
-        return "No epoch was better than the linear probe that training started from, so the probe is what ships: try a lower train.lr."
+        return "No epoch was better than the linear probe that training started from, so the probe ships. Try a lower train.lr."
     if last > 0.97 * first:
-        return f"The training loss did not fall ({first:.3f} to {last:.3f}): the rate may be too high or too low for this model."
+        return f"The training loss did not fall {course}: the rate may be too high or too low for this model."
     if last < 0.3 * first:
-        return "The training loss fell far: the model fits the training rows but they are few or noisy; look for wrong labels."
-    return "The texts may differ more in their words than in their meaning; or the model was trained on another language."
+        return f"The training loss fell far {course}: the training rows are few or noisy. Look for wrong labels."
+    return "The texts may differ more in their words than in their meaning, or the model is of another language."
 
 
 def curve(log: Path) -> list[list[float]]:
@@ -51,7 +52,7 @@ def curve(log: Path) -> list[list[float]]:
 
 def worst(engine: Engine, part: Slice, decision: Decision) -> list[dict[str, Any]]:
     """The validation rows that were answered wrong with the most confidence; for numbers, those furthest off."""
-    output, target = engine.outputs(part.rows)
+    output, _ = engine.outputs(part.rows)
     answers = engine.task.answer(output, decision)
     ranked = []
     for place, (item, answer) in enumerate(zip(part.examples(engine.task), answers, strict=True)):
