@@ -78,7 +78,7 @@ FILES: dict[str, tuple[str, Any, str]] = {
     "JSON array": (
         "rows.jsonl",
         f"[{GOOD_LINE}]",
-        "FOLDER/rows.jsonl: it is one JSON array; one object a line is expected. Convert it: python -c \"import json,sys; "
+        'FOLDER/rows.jsonl: it is one JSON array; one object a line is expected. Convert it: python -c "import json,sys; '
         "[print(json.dumps(r)) for r in json.load(open(sys.argv[1], encoding='utf-8-sig'))]\" FOLDER/rows.jsonl "
         "> rows-rows.jsonl",
     ),
@@ -131,9 +131,7 @@ FILES: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), FILES.values(), ids=FILES)
-def test_a_file_that_cannot_be_read(
-    train: Cli, write: Any, refused: Any, name: str, content: Any, message: str
-) -> None:
+def test_a_file_that_cannot_be_read(train: Cli, write: Any, refused: Any, name: str, content: Any, message: str) -> None:
     refused(train(write(name, content)), message)
 
 
@@ -147,7 +145,9 @@ def test_a_folder_is_no_file(train: Cli, write: Any, refused: Any, tmp_path: Pat
     refused(train(tmp_path), "FOLDER: it is a folder; a file is expected. Name one of its files: reviews.jsonl.")
 
 
-def test_a_hub_name_without_a_hub_fails_at_once(train: Cli, refused: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_name_without_a_hub_fails_at_once(
+    train: Cli, refused: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     refused(
         train("imdb_reviews_of_old"),
@@ -246,9 +246,7 @@ ROWS: dict[str, tuple[list[Any], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("rows", "words", "message"), ROWS.values(), ids=ROWS)
-def test_a_row_that_cannot_be_used(
-    train: Cli, write: Any, refused: Any, rows: list[Any], words: list[str], message: str
-) -> None:
+def test_a_row_that_cannot_be_used(train: Cli, write: Any, refused: Any, rows: list[Any], words: list[str], message: str) -> None:
     refused(train(write("rows.jsonl", rows), *words), message)
 
 
@@ -256,7 +254,8 @@ def test_labels_that_teach_nothing(train: Cli, write: Any, refused: Any, rows: A
     one = [row | {"label": "good"} for row in rows(40)]
     refused(
         train(write("one.jsonl", one)),
-        "all 32 training rows have the label 'good': there is nothing to tell apart. Name another column with --label, or add rows.",
+        "all 32 training rows have the label 'good': there is nothing to tell apart. "
+        "Name another column with --label, or add rows.",
     )
     refused(
         train(write("single.jsonl", [*rows(40), {"text": "so so", "label": "neutral"}])),
@@ -283,8 +282,10 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
     "unknown in a task": (["task.long_txt=window"], "settings: no setting 'task.long_txt'. Did you mean 'long_text'?"),
     "unknown in a method": (["method.llrd.decy=0.5"], "settings: method: llrd: no setting 'decy'. Did you mean 'decay'?"),
     "out of range": (["train.lr=-1"], "settings: train.lr: it must be greater than 0 (you gave -1)"),
-    "of another type": (["train.epochs=many"], "settings: train.epochs: it must be a valid number, unable to parse string "
-                                              "as a number (you gave 'many')"),
+    "of another type": (
+        ["train.epochs=many"],
+        "settings: train.epochs: it must be a valid number, unable to parse string as a number (you gave 'many')",
+    ),
     "true for a number": (["train.seed=true"], "settings: train.seed: True is not a number (you gave True)"),
     "none of the words": (
         ["train.schedule=linaer"],
@@ -330,20 +331,23 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("assignments", "message"), SETTINGS.values(), ids=SETTINGS)
-def test_a_setting_that_cannot_be(
-    train: Cli, write: Any, refused: Any, rows: Any, assignments: list[str], message: str
-) -> None:
+def test_a_setting_that_cannot_be(train: Cli, write: Any, refused: Any, rows: Any, assignments: list[str], message: str) -> None:
     refused(train(write("rows.jsonl", rows(40)), *(w for a in assignments for w in ("--set", a))), message)
 
 
 def test_an_unknown_name(train: Cli, write: Any, refused: Any, rows: Any) -> None:
     data = write("rows.jsonl", rows(40))
-    refused(train(data, "--task", "text_clasification"), "settings: task: no task 'text_clasification'. Did you mean 'text_classification'?")
+    refused(
+        train(data, "--task", "text_clasification"),
+        "settings: task: no task 'text_clasification'. Did you mean 'text_classification'?",
+    )
     refused(train(data, "--method", "lorra"), "settings: method: no method 'lorra'. Did you mean 'lora'?")
     refused(train(data, "--callback", "tensorbord"), "settings: callbacks: no callback 'tensorbord'. Did you mean 'tensorboard'?")
 
 
-def test_methods_that_clash(train: Cli, write: Any, refused: Any, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_that_clash(
+    train: Cli, write: Any, refused: Any, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "frozen.py").write_text(
         "from typing import ClassVar\nfrom trainformer.core.roles import Method\n"
@@ -362,7 +366,7 @@ def test_a_settings_file_that_cannot_be_read(cli: Cli, write: Any, refused: Any,
 
     refused(
         train("train: [1"),
-        "FOLDER/run.yaml: it is not YAML: while parsing a flow sequence   in \"<unicode string>\", line 1, column 8:     "
+        'FOLDER/run.yaml: it is not YAML: while parsing a flow sequence   in "<unicode string>", line 1, column 8:     '
         "train: [1            ^ expected ',' or ']', but got '<stream end>'   in \"<unicode string>\", line 1, column 10:     "
         "train: [1              ^",
     )
@@ -370,17 +374,22 @@ def test_a_settings_file_that_cannot_be_read(cli: Cli, write: Any, refused: Any,
         train("- train"),
         "FOLDER/run.yaml: a mapping of sections is expected. Sections: task, data, model, method, train, decision, callbacks.",
     )
-    refused(train("train: {lr: fast}"), "FOLDER/run.yaml: train.lr: it must be a valid number, unable to parse string as a number "
-                                        "(you gave 'fast')")
+    refused(
+        train("train: {lr: fast}"),
+        "FOLDER/run.yaml: train.lr: it must be a valid number, unable to parse string as a number (you gave 'fast')",
+    )
     refused(train("train:\n"), "FOLDER/run.yaml: train: it must be a mapping of settings (you gave None)")
-    refused(train("seed: 1"), "FOLDER/run.yaml: no setting 'seed'. There is: task, data, model, method, train, decision, callbacks.")
-    refused(cli("train", tmp_path / "rum.yaml", "--out", tmp_path / "out"),
-            "FOLDER/rum.yaml: no such file. Did you mean 'run.yaml'?")
-    refused(cli("train", "--out", tmp_path / "out"),
-            "--data: no training rows given. trainformer train --data FILE --out RUN")
+    refused(
+        train("seed: 1"), "FOLDER/run.yaml: no setting 'seed'. There is: task, data, model, method, train, decision, callbacks."
+    )
+    refused(
+        cli("train", tmp_path / "rum.yaml", "--out", tmp_path / "out"), "FOLDER/rum.yaml: no such file. Did you mean 'run.yaml'?"
+    )
+    refused(cli("train", "--out", tmp_path / "out"), "--data: no training rows given. trainformer train --data FILE --out RUN")
 
 
 # Models
+
 
 def test_a_model_that_is_none(cli: Cli, write: Any, refused: Any, rows: Any, tmp_path: Path, tiny_model: Path) -> None:
     def train(model: Any) -> Any:
@@ -407,6 +416,7 @@ def test_a_model_that_is_none(cli: Cli, write: Any, refused: Any, rows: Any, tmp
 
 # Bundles
 
+
 @pytest.fixture
 def bundle(trained: Path, tmp_path: Path) -> Path:
     """A copy that may be spoilt."""
@@ -422,7 +432,9 @@ def test_a_tampered_bundle(cli: Cli, refused: Any, bundle: Path) -> None:
     refused(cli("predict", bundle, "good film"), "FOLDER/bundle/model.safetensors: its bytes are not those of manifest.json "
                                                  f"(SHA-256 differs). {restore}")  # fmt: skip
     weights.unlink()
-    refused(cli("predict", bundle, "good film"), f"FOLDER/bundle/model.safetensors: manifest.json lists it, but it is gone. {restore}")
+    refused(
+        cli("predict", bundle, "good film"), f"FOLDER/bundle/model.safetensors: manifest.json lists it, but it is gone. {restore}"
+    )
 
 
 def test_a_bundle_with_a_file_more_or_no_manifest(cli: Cli, refused: Any, bundle: Path) -> None:
@@ -437,7 +449,10 @@ def test_a_bundle_with_a_file_more_or_no_manifest(cli: Cli, refused: Any, bundle
 
 def test_a_folder_that_is_no_bundle(cli: Cli, refused: Any, trained: Path, tmp_path: Path) -> None:
     outcome = cli("predict", trained, "good film")
-    assert outcome.err == f"error: {trained}: this folder is no bundle: it has no trainformer.json. Did you mean '{trained}/bundle'?\n"
+    assert (
+        outcome.err
+        == f"error: {trained}: this folder is no bundle: it has no trainformer.json. Did you mean '{trained}/bundle'?\n"
+    )
     (tmp_path / "empty").mkdir()
     refused(cli("predict", tmp_path / "empty", "good"), "FOLDER/empty: this folder is no bundle: it has no trainformer.json. "
             "A bundle is what `trainformer train` writes to RUN/bundle.")  # fmt: skip
@@ -449,12 +464,18 @@ def test_rows_that_a_bundle_cannot_score(cli: Cli, write: Any, refused: Any, tra
         return cli("evaluate", trained / "bundle", "--data", write("new.jsonl", rows), *words)
 
     known = {"text": "good film", "label": "good"}
-    refused(evaluate([known, {"text": "so so", "label": "god"}]),
-            "FOLDER/new.jsonl line 2: the label 'god' was not seen in training. Did you mean 'good'?")
+    refused(
+        evaluate([known, {"text": "so so", "label": "god"}]),
+        "FOLDER/new.jsonl line 2: the label 'god' was not seen in training. Did you mean 'good'?",
+    )
     refused(evaluate([{"text": "good film"}]), "FOLDER/new.jsonl: no column 'label' (--label). There is: text.")
-    refused(evaluate([known | {"label": None}]),
-            "FOLDER/new.jsonl line 1: the label 'label' is null. Give the row a label or remove it.")
-    refused(evaluate([{"body": "good film", "label": "good"}]), "FOLDER/new.jsonl: no column 'text' (--text). There is: body, label.")
+    refused(
+        evaluate([known | {"label": None}]),
+        "FOLDER/new.jsonl line 1: the label 'label' is null. Give the row a label or remove it.",
+    )
+    refused(
+        evaluate([{"body": "good film", "label": "good"}]), "FOLDER/new.jsonl: no column 'text' (--text). There is: body, label."
+    )
     refused(evaluate([]), "FOLDER/new.jsonl: the file is empty.")
 
 
@@ -462,16 +483,21 @@ def test_a_prediction_of_nothing_or_over_something(cli: Cli, write: Any, refused
     bundle, data = trained / "bundle", write("new.jsonl", '{"text": "good film"}\n{"text": null}\n')
     refused(cli("predict", bundle), "predict: give texts or --data FILE, one of the two.")
     refused(cli("predict", bundle, "good", "--data", data), "predict: give texts or --data FILE, one of the two.")
-    refused(cli("predict", bundle, "--data", data, "--out", tmp_path / "out"),
-            "FOLDER/new.jsonl line 2: the text 'text' is null, not a string. Give it a text or remove the row.")
+    refused(
+        cli("predict", bundle, "--data", data, "--out", tmp_path / "out"),
+        "FOLDER/new.jsonl line 2: the text 'text' is null, not a string. Give it a text or remove the row.",
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new.jsonl"], "no half-written file of answers is left"
     taken = Path(write("answers.jsonl", "mine\n"))
-    refused(cli("predict", bundle, "--data", data, "--out", taken),
-            "--out FOLDER/answers.jsonl: it exists; nothing is written over. Choose another name.")
+    refused(
+        cli("predict", bundle, "--data", data, "--out", taken),
+        "--out FOLDER/answers.jsonl: it exists; nothing is written over. Choose another name.",
+    )
     assert taken.read_text() == "mine\n"
 
 
 # Folders and disks
+
 
 def test_an_out_that_exists(cli: Cli, write: Any, rows: Any, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "taken"
@@ -498,11 +524,15 @@ def test_nothing_to_go_on_with(cli: Cli, refused: Any, trained: Path, tmp_path: 
     )  # fmt: skip
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "none"):
-        refused(cli("train", "--out", tmp_path / folder, "--resume"),
-                f"--out FOLDER/{folder}: there is no run to go on with: it has no config.yaml. Leave --resume out to start one.")
+        refused(
+            cli("train", "--out", tmp_path / folder, "--resume"),
+            f"--out FOLDER/{folder}: there is no run to go on with: it has no config.yaml. Leave --resume out to start one.",
+        )
 
 
-def test_no_space_is_known_before_training(train: Cli, write: Any, refused: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_is_known_before_training(
+    train: Cli, write: Any, refused: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1000))
     outcome = train(write("rows.jsonl", rows(40)))
     refused(outcome, "FOLDER/out: no space: about 1 MB are needed, 0 MB are free. Free some, or choose another disk for --out.")
@@ -566,6 +596,7 @@ def test_check_lists_all_that_is_wrong(cli: Cli, write: Any, rows: Any, tiny_mod
 
 
 # As a user runs it
+
 
 def command(*words: Any, **settings: Any) -> list[str]:
     return [sys.executable, "-m", "trainformer", *map(str, words)]

@@ -98,7 +98,9 @@ def test_other_column_names(train: Cli, cli: Cli, write: Any, rows: Any) -> None
     bundle = train(data, "--text", "wording", "--label", "verdict")
     assert json.loads(cli("evaluate", bundle, "--data", data, "--json").out)["examples"] == 40
     moved = write("moved.jsonl", rows(6))
-    assert json.loads(cli("evaluate", bundle, "--data", moved, "--text", "text", "--label", "label", "--json").out)["examples"] == 6
+    assert (
+        json.loads(cli("evaluate", bundle, "--data", moved, "--text", "text", "--label", "label", "--json").out)["examples"] == 6
+    )
 
 
 def test_many_labels(train: Cli, cli: Cli, write: Any, rows: Any) -> None:
@@ -117,11 +119,11 @@ def test_a_number(train: Cli, cli: Cli, write: Any, rows: Any) -> None:
     data = write("rows.jsonl", scored)
     bundle = train(data, "--task", "regression")
     answers = cli("predict", bundle, "--data", data).answers
-    assert all(isinstance(a["value"], float) for a in answers), answers[0]
+    assert all(isinstance(a["label"], float) for a in answers), answers[0]
     scores = json.loads(cli("evaluate", bundle, "--data", data, "--json").out)
     mean = sum(r["label"] for r in scored) / 60
     total = sum((r["label"] - mean) ** 2 for r in scored)
-    errors = sum((a["value"] - r["label"]) ** 2 for a, r in zip(answers, scored, strict=True))
+    errors = sum((a["label"] - r["label"]) ** 2 for a, r in zip(answers, scored, strict=True))
     assert scores["r2"] == pytest.approx(1 - errors / total, abs=1e-5)
 
 
@@ -137,7 +139,7 @@ def test_pairs(train: Cli, cli: Cli, write: Any, rows: Any, kind: str) -> None:
     bundle = train(write("rows.jsonl", pairs), "--text", "one", "--text-b", "two", "--set", f"task.kind={kind}")
     [answer] = cli("predict", bundle, "a good film", "a fine film").answers
     if kind == "similarity":
-        assert 0 <= answer["value"] <= 1
+        assert 0 <= answer["label"] <= 1
     else:
         assert set(answer["scores"]) == {"other", "same"}
     outcome = cli("predict", bundle, "a good film")

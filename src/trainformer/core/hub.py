@@ -4,6 +4,7 @@ import importlib
 import os
 import socket
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -16,7 +17,7 @@ def reachable() -> bool:
 
     Behind a proxy it is taken to answer: only a whole request could tell.
     """
-    constants = importlib.import_module("huggingface_hub.constants")  # comes with transformers and with datasets
+    constants: Any = importlib.import_module("huggingface_hub.constants")  # comes with transformers and with datasets
     if constants.is_offline_mode():
         return False
     address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
