@@ -11,6 +11,7 @@ writes the table from the runs that there are.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -155,7 +156,7 @@ def fill(a: argparse.Namespace, results: Results, names: list[str]) -> None:
 def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
     """Markdown: a line a case; what was not run is said, not guessed."""
     lines = [
-        "| data, model | score on test | majority class | peer: rate, median of seeds (all) | Trainformer: median of seeds (all) |",
+        "| data, model | score on test | majority class | peer: rate, median (seeds) | Trainformer: median (seeds) |",
         "|---|---|---|---|---|",
     ]
     for name in names:

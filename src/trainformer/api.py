@@ -27,7 +27,7 @@ def train(data: Any = None, *, out: str | Path, resume: bool = False, strict: bo
     `text`, `text_b`, `label`, `method` (a list), `config` (a YAML file or a mapping), and `set`, a mapping from
     "section.key" to a value. Raises UserError for bad input.
     """
-    refuse_existing(Path(out), resume)
+    refuse_existing(Path(out), resume, told=data is not None or "config" in words)
     if resume and data is None and "config" not in words:
         words["config"] = Path(out) / CONFIG
     run = _run(data, Path(out), strict, words)
@@ -94,17 +94,21 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     values[section] = {**inner, key: value}
 
 
-def refuse_existing(folder: Path, resume: bool) -> None:
-    """Nothing is written over: a folder with anything in it is refused, unless its run goes on."""
+def refuse_existing(folder: Path, resume: bool, told: bool) -> None:
+    """Nothing is written over: a folder with anything in it is refused, unless its run goes on.
+
+    With `resume` a run that has not begun starts, if it is `told` what to train on.
+    """
     if folder.is_file():
         raise UserError("it is a file; a run is a folder.", where=f"--out {folder}", fix="Choose another name.")
+    fresh = not folder.is_dir() or not any(folder.iterdir())
     begun, finished = (folder / CONFIG).is_file(), (folder / "scores.json").is_file()
-    if resume and not begun:
+    if resume and not begun and not (told and fresh):
         what = "there is no run to go on with: it has no config.yaml."
-        raise UserError(what, where=f"--out {folder}", fix="Leave --resume out to start one.")
+        raise UserError(what, where=f"--out {folder}", fix="Name the data to start one.")
     if resume and finished:
         what = "this run is finished: there is nothing to go on with."
         raise UserError(what, where=f"--out {folder}", fix="Its bundle is in bundle/.")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not (resume or fresh):
         fix = "Choose another name." + " To go on with it: --resume." * (begun and not finished)
         raise UserError("it exists and is not empty; nothing is written over.", where=f"--out {folder}", fix=fix)

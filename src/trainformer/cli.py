@@ -59,7 +59,7 @@ def train(
     from trainformer import run as running
     from trainformer.api import CONFIG, refuse_existing
 
-    refuse_existing(out, resume)
+    refuse_existing(out, resume, told=not (config is None and data is None))
     if resume and config is None and data is None:
         config = str(out / CONFIG)
     words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
@@ -244,6 +244,13 @@ def main() -> None:
     except UsageError as error:
         verb = error.ctx.command_path if error.ctx else "trainformer"
         _end(f"error: {error.format_message()} See: {verb} --help", 2)
+    except OSError as error:
+        from trainformer.core.files import disk_error
+
+        told = disk_error(error, Path(error.filename or "the disk"))
+        if told is error:
+            raise
+        _end(f"error: {told}", 2)
     except Exception as error:
         from trainformer.engine.limits import Interrupted
 

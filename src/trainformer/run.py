@@ -74,7 +74,7 @@ def train(run: Run, resume: bool = False) -> Result:
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
     run.folder.mkdir(parents=True, exist_ok=True)
-    if resume:
+    if resume and (run.folder / "config.yaml").is_file():
         _refuse_change(run.folder / "config.yaml", config)
     write_text(run.folder / "config.yaml", settings.dump_yaml(config))
     begun = resume and any((run.folder / "checkpoints").glob("step-*"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 Cli = Callable[..., Any]
 Usage = namedtuple("Usage", "total used free")
@@ -526,7 +527,7 @@ def test_nothing_to_go_on_with(cli: Cli, refused: Any, trained: Path, tmp_path: 
     for folder in ("empty", "none"):
         refused(
             cli("train", "--out", tmp_path / folder, "--resume"),
-            f"--out FOLDER/{folder}: there is no run to go on with: it has no config.yaml. Leave --resume out to start one.",
+            f"--out FOLDER/{folder}: there is no run to go on with: it has no config.yaml. Name the data to start one.",
         )
 
 
@@ -538,11 +539,20 @@ def test_no_space_is_known_before_training(
     refused(outcome, "FOLDER/out: no space: about 1 MB are needed, 0 MB are free. Free some, or choose another disk for --out.")
 
 
-def test_a_disk_that_fills_up(train: Cli, write: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["Python", "Rust"])
+def test_a_disk_that_fills_up(
+    train: Cli, write: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
     from trainformer.engine import checkpoint
 
     def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     outcome = train(write("rows.jsonl", rows(40)))
@@ -552,6 +562,36 @@ def test_a_disk_that_fills_up(train: Cli, write: Any, rows: Any, monkeypatch: py
     )
     assert outcome.code == 2 and "Traceback" not in outcome.err
     assert list((tmp_path / "out" / "checkpoints").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_at_the_log(
+    train: Cli, write: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from trainformer.engine.pieces import Log
+
+    def full(self: Log, **_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out" / "log.jsonl"))
+
+    monkeypatch.setattr(Log, "write", full)
+    outcome = train(write("rows.jsonl", rows(40)))
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    assert outcome.err.splitlines()[-1].startswith(f"error: {tmp_path}/out/log.jsonl: no space left on the disk. ")
+
+
+def test_answers_that_the_disk_has_no_room_for(
+    cli: Cli, write: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, answers = write("new.jsonl", [{"text": "good film"}]), tmp_path / "answers.jsonl"
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    outcome = cli("predict", trained / "bundle", "--data", data, "--out", answers)
+    assert (outcome.code, outcome.err) == (
+        2, f"error: {answers}: no space left on the disk. Nothing half-written is left. Choose another --out.\n"
+    )  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["new.jsonl"]
 
 
 def test_a_folder_without_permission(train: Cli, write: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

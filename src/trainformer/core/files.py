@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -65,7 +66,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         if path.exists():
             path.rename(old)
         beside.rename(path)
-    except OSError as error:
+    except Exception as error:  # libraries in Rust have errors of their own for a full disk
         raise disk_error(error, path) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -117,13 +118,15 @@ def require_room(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def disk_error(error: OSError, path: Path) -> OSError | UserError:
-    """The user's words for an error of the disk; others stay what they are."""
+def disk_error(error: Exception, path: Path) -> Exception:
+    """The user's words for an error of the disk, a UserError; others stay what they are."""
     words = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "over the disk quota", errno.EROFS: "read-only"}
     words |= {errno.EACCES: "no permission to write", errno.ENOTDIR: "a part of the path is a file"}
-    if error.errno not in words:
+    spelt = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(spelt[1]) if spelt else None
+    if number not in words:
         return error
-    return UserError(f"{words[error.errno]}. Nothing half-written is left.", where=str(path), fix="Choose another --out.")
+    return UserError(f"{words[number]}. Nothing half-written is left.", where=str(path), fix="Choose another --out.")
 
 
 def total_bytes(paths: Iterable[Path]) -> int:

@@ -97,7 +97,7 @@ def _targets(part: Slice, task: Task) -> Tensor:
 
 
 def _words(examples: list[Example], part: int) -> Any:
-    """TF-IDF of one text of the examples: words and pairs of words; in scripts without spaces, runs of one to three characters."""
+    """TF-IDF of one text of the examples: words and their pairs; in scripts without spaces, runs of one to three characters."""
 
     def texts(given: list[Example]) -> list[str]:
         return [e.texts[part] for e in given]
