@@ -36,7 +36,7 @@ format: $(READY) ## puts the code into the one layout, mends what can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(READY) ## writes docs/reference anew from the code
+docs: $(READY) ## writes docs/settings.md and docs/reference anew from the code
 	$(BIN)/python docs/make_reference.py
 
 bench: $(READY) ## accuracy beside the peer, a table in docs/benchmarks.md; hours. SHARED= where data/, models/ and peers/ are
