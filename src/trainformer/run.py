@@ -134,6 +134,8 @@ def _data(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
         prepare.learn(prepared, config.task)
         calibrate.check_costs(getattr(config.task, "rule", None), config.decision)
     prepare.encode(prepared, config, tokens, limit, labelled)
+    settled = vars(prepared.slices["train"].columns) | {"max_tokens": limit}
+    config = config.model_copy(update={"data": config.data.model_copy(update=settled)})
     return config, tokens, limit, prepared
 
 

@@ -206,7 +206,7 @@ class Method(Component):
         """Adds to or changes the model before training."""
 
     def prepare(self, model: Model, facts: Facts) -> None:
-        """Called once, when the model is whole and the run is known."""
+        """Called when the model is whole and the run is known, and again if a probe has given its head a start."""
 
     def groups(self, model: Model, rules: dict[str, Rule]) -> None:
         """Changes how parameters are treated, by name."""
