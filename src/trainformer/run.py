@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trainformer.bundle import Bundle
+from trainformer.bundle.outputs import scored
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
 from trainformer.core.config import Config
@@ -86,7 +87,7 @@ def train(run: Run, resume: bool = False) -> Result:
     model = engine.ship()
     output, target = engine.outputs(prepared.slices["validation"].rows)
     decision, notes = calibrate.fit(config.task, output, target, config.decision)
-    validation = engine.evaluate(prepared.slices["validation"].rows, decision)
+    validation = scored(config.task, output, target, decision)
     test = engine.evaluate(prepared.slices["test"].rows, decision) if "test" in prepared.slices else None
     results = {
         **_facts(config, checked, prepared, engine, progress, model),
@@ -95,7 +96,7 @@ def train(run: Run, resume: bool = False) -> Result:
         "test": None if test is None else _scores(test),
         "decision": asdict(decision),
         "decision_notes": notes,
-        "errors": worst(engine, prepared.slices["validation"], decision),
+        "errors": worst(engine.task, prepared.slices["validation"], engine.task.answer(output, decision)),
         "max_tokens": limit,
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, pack
-from trainformer.core.roles import Model, Task
+from trainformer.core.roles import Decision, Metric, Model, Task
 from trainformer.data.plan import Rows, by_length, grouped
 
 
@@ -48,3 +48,11 @@ def in_order(found: Iterable[tuple[Tensor, Batch]], rows: int) -> tuple[Tensor, 
         result[batch.rows], targets[batch.rows] = output.cpu(), target
     assert result is not None and targets is not None, "there is at least one row"
     return result, targets.squeeze(1) if targets.shape[1] == 1 else targets
+
+
+def scored(task: Task, output: Tensor, target: Tensor, decision: Decision | None = None) -> Metric:
+    """The task's metric over outputs "N C" and targets of one-unit examples that are in memory."""
+    metric = task.metric(decision)
+    rows = list(range(len(output)))
+    metric.add(output, Batch((), target.reshape(-1), torch.ones(len(output)), rows, [*rows, len(rows)]))
+    return metric

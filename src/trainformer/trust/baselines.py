@@ -10,7 +10,8 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import Tensor
 
-from trainformer.core.batch import Batch, Example
+from trainformer.bundle.outputs import scored
+from trainformer.core.batch import Example
 from trainformer.core.roles import Task
 from trainformer.data.prepare import Slice
 
@@ -43,10 +44,7 @@ class Baselines:
         }
 
     def _scored(self, output: Tensor, target: Tensor) -> dict[str, float]:
-        metric = self.task.metric()
-        rows = list(range(len(target)))
-        metric.add(output, Batch((), target.reshape(-1), torch.ones(len(target)), rows, [*rows, len(rows)]))
-        return metric.value()
+        return scored(self.task, output, target).value()
 
     def _constant(self) -> Tensor:
         """Raw outputs that say the same of every row: the shares of the training labels, or their mean."""

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainformer.core.roles import Decision
+from trainformer.core.roles import Answer, Task
 from trainformer.data.prepare import Slice
-from trainformer.engine.engine import Engine
 
 POINTS = 400
 WORST = 20
@@ -50,12 +49,10 @@ def curve(log: Path) -> list[list[float]]:
     return [[g[-1]["step"], sum(s["loss"] for s in g) / len(g), g[-1]["lr"]] for g in groups]
 
 
-def worst(engine: Engine, part: Slice, decision: Decision) -> list[dict[str, Any]]:
-    """The validation rows that were answered wrong with the most confidence; for numbers, those furthest off."""
-    output, _ = engine.outputs(part.rows)
-    answers = engine.task.answer(output, decision)
+def worst(task: Task, part: Slice, answers: list[Answer]) -> list[dict[str, Any]]:
+    """The rows that were answered wrong with the most confidence; for numbers, those furthest off."""
     ranked = []
-    for place, (item, answer) in enumerate(zip(part.examples(engine.task), answers, strict=True)):
+    for place, (item, answer) in enumerate(zip(part.examples(task), answers, strict=True)):
         said = answer["label"]
         if isinstance(said, float):
             ranked.append((abs(said - item.target), place, item, answer))
