@@ -13,6 +13,8 @@ from trainformer.core.errors import UserError, nearest
 from trainformer.core.roles import Backbone, Callback, Method, Task
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+METHODS: dict[str, dict[str, Any]] = {"llrd": {}, "ema": {"decay": 0.99}}
+"""The default recipe's methods: layer-wise rates, and an average of the weights over about a hundred steps."""
 CALLBACKS: dict[str, dict[str, Any]] = {"console": {}, "early_stopping": {}}
 
 
@@ -149,9 +151,9 @@ class Config(Component):
     )
     """The encoder: its name or folder, with settings."""
     method: Annotated[dict[str, SerializeAsAny[Method]], _several(Method)] = Field(
-        default_factory=lambda: {"llrd": {}}, validate_default=True
+        default_factory=lambda: dict(METHODS), validate_default=True
     )
-    """Methods by name; their order is their nesting. Naming any replaces the default, `llrd`."""
+    """Methods by name; their order is their nesting. Naming any replaces the default, `llrd` and `ema`."""
     train: TrainSettings = Field(default_factory=TrainSettings)
     """The loop."""
     decision: DecisionSettings = Field(default_factory=DecisionSettings)
@@ -233,6 +235,8 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
                 f"'{word}' is not of the form section.key=value.", where="--set", fix=f"Sections: {', '.join(SECTIONS)}."
             )
         keys = path.split(".")
+        if keys[0] == "method":
+            merged.setdefault("method", {name: dict(given) for name, given in METHODS.items()})
         if keys[0] == "callbacks":
             merged.setdefault("callbacks", {name: {} for name in CALLBACKS})
         _put(merged, keys, scalar(text), word)
