@@ -18,7 +18,7 @@ setup: $(READY) demo/train.jsonl ## a virtual environment with everything in it,
 demo: setup ## the main job in about three minutes: train, test, predict, report
 	rm -rf demo/run
 	$(BIN)/trainformer train --data demo/train.jsonl --validation demo/validation.jsonl --test demo/test.jsonl \
-		--text text --label label --out demo/run
+		--text text --label label --set train.epochs=2 --set train.step_rows=32 --out demo/run
 	$(BIN)/trainformer predict demo/run/bundle \
 		"A warm, funny and beautifully acted film." "Two hours of my life that I will never get back."
 	@echo "The report: demo/run/bundle/report.html"
