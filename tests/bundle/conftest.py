@@ -1,6 +1,6 @@
 """A tiny random encoder with a word tokenizer, and bundles of it for any task."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,3 @@ def texts() -> list[str]:
     draw = torch.Generator().manual_seed(3)
     sizes = torch.randint(41, (300,), generator=draw).tolist()
     return [" ".join(f"w{i}" for i in torch.randint(60, (n,), generator=draw).tolist()) for n in sizes]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,6 +1,6 @@
 """A tiny model, task and loop, which know the roles and nothing of any method: what the contract is tried on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,12 +154,3 @@ def batch() -> Batch:
 def pieces(batch: Batch) -> list[Batch]:
     """The same examples in micro-batches of three, three and two."""
     return cut(batch, 3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that bits can be compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,7 +1,7 @@
 """Tiny random checkpoints of each family with a word tokenizer, as the transformers library would save them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +135,6 @@ def random_batches() -> Callable[..., list[Batch]]:
         return [pack([one(row) for row in range(1 + number(6))]) for _ in range(count)]
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
