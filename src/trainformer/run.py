@@ -18,7 +18,7 @@ from trainformer.core import config as settings
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
 from trainformer.core.files import require_room, write_json, write_text
-from trainformer.core.roles import Backbone, Metric, Model
+from trainformer.core.roles import Backbone, Metric, Model, Task
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
@@ -29,6 +29,7 @@ from trainformer.engine import recipe
 from trainformer.engine.engine import Engine, Job, Progress
 from trainformer.engine.forecast import forecast
 from trainformer.engine.probe import fit_probe
+from trainformer.nn.few_rows import keep_rows, whole_again
 from trainformer.trust import calibrate, card, report
 from trainformer.trust.baselines import Baselines
 from trainformer.trust.findings import against_baselines, curve, worst
@@ -85,6 +86,7 @@ def train(run: Run, resume: bool = False) -> Result:
         run.say(line)
     progress = engine.fit()
     model = engine.ship()
+    whole_again(model)
     output, target = engine.outputs(prepared.slices["validation"].rows)
     decision, notes = calibrate.fit(config.task, output, target, config.decision)
     validation = scored(config.task, output, target, decision)
@@ -146,6 +148,8 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
     model, backbone, said = config.model.load(config.task)
     for method in config.method.values():
         method.extend(model)
+    if type(config.task).vary is Task.vary:  # it may bring in any token
+        keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
     rows = prepared.slices["train"].rows
     scaled = Rows(rows.cache, rows.index, _weight_scale(rows))
     share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())

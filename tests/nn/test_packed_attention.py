@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainformer.nn.packed_attention import Layout, packed_attention
+from trainformer.nn.layout import Layout
+from trainformer.nn.packed_attention import packed_attention
 
 MODULE = torch.nn.Module()
 
@@ -66,6 +67,21 @@ def test_what_is_not_packed_is_refused() -> None:
         packed_attention(MODULE, q, k, v, torch.ones(1, 1, 10, 10), layout=layout)
 
 
-def test_runs() -> None:
-    assert Layout.of([5, 5, 1, 5]).runs == ((0, 2, 5), (10, 1, 1), (11, 1, 5))
-    assert Layout.of([2]).lengths == (2,)
+def test_groups() -> None:
+    """Short neighbours go together while padding costs less than a group; long ones only with their equals."""
+    assert [g.lengths for g in Layout.of([5, 5, 1, 5]).groups] == [(5, 5, 1, 5)]
+    assert [g.lengths for g in Layout.of([100, 60, 60]).groups] == [(100,), (60, 60)]  # 100**2 - 60**2 > WASTE
+    assert [(g.start, g.lengths) for g in Layout.of([300, 300, 299]).groups] == [(0, (300, 300)), (600, (299,))]
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 3], [7, 1, 5, 5, 2], [100, 60, 60, 2], [2, 9]])
+def test_gradients(lengths: list[int]) -> None:
+    """Those of the formula, by autograd, for any weight of the outputs."""
+    draws = draw(lengths)
+    weight = torch.randn(1, sum(lengths), 3, 4, generator=torch.Generator().manual_seed(1))
+    found = []
+    for attend in (lambda *t: packed_attention(MODULE, *t, None, layout=Layout.of(lengths))[0], lambda *t: formula(*t, lengths)):
+        leaves = [t.clone().requires_grad_() for t in draws]
+        found.append(torch.autograd.grad((attend(*leaves) * weight).sum(), leaves))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainformer.core.batch import Encoded, Part
 from trainformer.core.files import digest, disk_error, write_json
@@ -36,6 +37,7 @@ ARRAYS = {
     "unknown": ("i", torch.int32),
 }
 """Name -> (code of the array module, torch type). `sequences`, `tokens`, `target_starts` say where each example begins."""
+CHUNK_TOKENS = 2**20
 RELEASE_BYTES = 32 * 2**20
 """After so many bytes read, the pages of the map are given back."""
 
@@ -87,6 +89,17 @@ class TokenCache:
         starts = self._arrays["tokens"][:]
         return (starts[1:] - starts[:-1]).int()
 
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The tokens that occur, each once, sorted: int64."""
+        ids, found = self._arrays["ids"], torch.zeros(0, dtype=torch.bool)
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            chunk = ids[start : start + CHUNK_TOKENS].long()
+            found = functional.pad(found, (0, max(0, int(chunk.max()) + 1 - len(found))))
+            found[chunk] = True
+            ids.release()
+        return found.nonzero().squeeze(1)
+
     @property
     def cut(self) -> Tensor:
         """Tokens that were cut from each example: int32 "N"."""
@@ -119,6 +132,9 @@ class _Array:
             with path.open("rb") as f:
                 self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
             self._tensor = torch.frombuffer(self._map, dtype=kind)
+
+    def __len__(self) -> int:
+        return len(self._tensor)
 
     def __getitem__(self, where: Any) -> Tensor:
         return self._tensor[where]

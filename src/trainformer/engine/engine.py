@@ -28,6 +28,7 @@ from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.pieces import Log, wrapped
 from trainformer.engine.precision import device_of, half
+from trainformer.nn.dropout import quicken
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Engine:
         self.model, self.task, self.plan = job.model, job.task, job.plan
         self.device = device_of(job.settings.device)
         keep_memory()
+        quicken(self.model)
         self.half = half(job.settings.precision, self.device)
         self.progress = Progress()
         self.checkpoints = job.folder / "checkpoints"
@@ -115,7 +117,7 @@ class Engine:
         self.model.train()
         batches = self.plan[step]
         loss = self.gradient(batches)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm or float("inf"), foreach=True)
+        norm = optim.clip(self.trained, self.settings.clip_norm)
         require_finite(loss, norm, batches, step)
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)

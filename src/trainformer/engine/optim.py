@@ -53,3 +53,15 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Gives every group its share of the rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["share"]
+
+
+def clip(parameters: list[nn.Parameter], most: float) -> torch.Tensor:
+    """Scales the gradients down to a norm of at most `most` (0: any), and gives the norm that they had.
+
+    On a CPU gradients that are short enough are not touched: the library multiplies them by 1.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if most and not (norm.device.type == "cpu" and norm <= most):
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=True)
+    return norm

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainformer.core.batch import Batch, Packed
 from trainformer.core.roles import Body
-from trainformer.nn.packed_attention import Layout
+from trainformer.nn.layout import Layout
 
 
 class Encoder(Body):

@@ -1,37 +1,12 @@
-"""Attention over sequences that lie end to end: each sees itself alone, and no token is padding."""
+"""Attention over sequences that lie end to end: each sees itself alone, and no token of a linear layer is padding."""
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-SHORT_TOKENS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the sequences of a batch end. `runs` are (start, count, length) of neighbours of equal length."""
-
-    lengths: tuple[int, ...]
-    runs: tuple[tuple[int, int, int], ...]
-
-    @classmethod
-    def of(cls, lengths: list[int]) -> "Layout":
-        """
-        >>> Layout.of([3, 3, 2]).runs
-        ((0, 2, 3), (6, 1, 2))
-        """
-        runs, start = [], 0
-        for length, group in groupby(lengths):
-            count = len(list(group))
-            runs.append((start, count, length))
-            start += count * length
-        return cls(tuple(lengths), tuple(runs))
+from trainformer.nn.layout import SHORT_TOKENS, Group, Layout, Places
 
 
 def packed_attention(
@@ -49,24 +24,101 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762), sequence by sequence.
 
-    query, key, value: "1 H T K". Gives "1 T H K", as the attention functions of the transformers library do. Equal
-    lengths that lie together are one call without a copy, so batches are sorted by length. `sliding_window`: a token
-    sees those less than that far away (ModernBERT's local layers).
+    query, key, value: "1 H T K". Gives "1 T H K", as the attention functions of the transformers library do. On a CPU
+    short neighbours go together, padded here and nowhere else; long ones go through the fused kernel, equal lengths in one
+    call without a copy, so batches are sorted by length. `sliding_window`: a token sees those less than that far away
+    (ModernBERT's local layers).
     """
-    tokens = sum(layout.lengths)
-    if attention_mask is not None or query.shape[2] != tokens or key.shape[2] != tokens:
-        raise AssertionError(f"packed attention over {tokens} tokens got keys of {key.shape[2]} or a mask")
-    sizes = [count * length for _, count, length in layout.runs]
-    split = zip(*(t[0].split(sizes, dim=1) for t in (query, key, value)), strict=True)
+    if attention_mask is not None or query.shape[2] != layout.tokens or key.shape[2] != layout.tokens:
+        raise AssertionError(f"packed attention over {layout.tokens} tokens got keys of {key.shape[2]} or a mask")
+    longest = max(layout.lengths)
+    plain = dropout == 0 and (sliding_window is None or longest <= sliding_window) and key.shape[1] == query.shape[1]
+    if plain and query.device.type == "cpu" and longest <= SHORT_TOKENS:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        q, k, v = (_lowered(t)[0].transpose(0, 1) for t in (query, key, value))
+        output: Tensor = _Short.apply(q, k, v, layout, scale)
+        return output[None], None
     how = {"scale": scaling, "dropout_p": dropout}
-    with _kernels(query.device, max(layout.lengths)):
-        pieces = [_run(qkv, run[1:], sliding_window, how) for qkv, run in zip(split, layout.runs, strict=True)]
+    runs = [run for group in layout.groups for run in _even(group)]
+    split = zip(*(t[0].split([c * n for c, n in runs], dim=1) for t in (query, key, value)), strict=True)
+    pieces = [_run(qkv, run, sliding_window, how) for qkv, run in zip(split, runs, strict=True)]
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
 
 
-def _kernels(device: torch.device, longest: int) -> AbstractContextManager[Any]:
-    """On a CPU plain matrix products are some three times faster for short sequences than the fused kernel."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and longest <= SHORT_TOKENS else nullcontext()
+def _lowered(tensor: Tensor) -> Tensor:
+    """In the numbers of autocast, which does not look into a function of our own."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
+class _Short(torch.autograd.Function):
+    """Attention of short sequences, padded by groups. A gather lays a group out, a gather takes it back, in both passes.
+
+    Plain products are some three times as fast here as the fused kernel. q, k, v and the result: "T H K".
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
+        ctx.layout, ctx.scale = layout, scale
+        places, back = layout.places(q.shape[1], q.device)
+        saved, pieces = [], []
+        with torch.autocast(q.device.type, enabled=False):
+            for group, place in zip(layout.groups, places, strict=True):
+                qg, kg, vg = (_laid(t, group, place) for t in (q, k, v))
+                scores = torch.baddbmm(_bias(place, qg, q.shape[1]), qg, kg.transpose(1, 2), alpha=scale)
+                weights = scores.softmax(-1)
+                saved += [qg, kg, vg, weights]
+                pieces.append(torch.bmm(weights, vg).view(-1, vg.shape[-1]))
+        ctx.save_for_backward(*saved)
+        return _joined(pieces, back).view(v.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        layout, grad = ctx.layout, grads[0]
+        heads = grad.shape[1]
+        places, back = layout.places(heads, grad.device)
+        zero = grad.new_zeros(1, 1, 1)
+        found: list[list[Tensor]] = [[], [], []]
+        for i, (group, place) in enumerate(zip(layout.groups, places, strict=True)):
+            q, k, v, weights = ctx.saved_tensors[4 * i : 4 * i + 4]
+            out = _laid(grad, group, place)
+            if place.real is not None:  # what padding asks for must not move keys and values
+                out.view(len(group.lengths), heads, group.longest, -1).masked_fill_(~place.real[:, None, :, None], 0.0)
+            scores = torch._softmax_backward_data(torch.bmm(out, v.transpose(1, 2)), weights, -1, weights.dtype)
+            found[0].append(torch.baddbmm(zero, scores, k, beta=0, alpha=ctx.scale))
+            found[1].append(torch.baddbmm(zero, scores.transpose(1, 2), q, beta=0, alpha=ctx.scale))
+            found[2].append(torch.bmm(weights.transpose(1, 2), out))
+        shape = grad.shape[:2]
+        return *(_joined([x.view(-1, x.shape[-1]) for x in each], back).view(*shape, -1) for each in found), None, None
+
+
+def _laid(tensor: Tensor, group: Group, place: Places) -> Tensor:
+    """The rows of a group: "T H K" -> "S*H L K"."""
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    return rows.index_select(0, place.index).view(-1, group.longest, tensor.shape[-1])
+
+
+def _joined(pieces: list[Tensor], back: Tensor) -> Tensor:
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).index_select(0, back)
+
+
+def _bias(place: Places, like: Tensor, heads: int) -> Tensor:
+    """What is added to the scores: minus infinity where the key is padding, "S*H 1 L"."""
+    if place.real is None:
+        return like.new_zeros(1, 1, 1)
+    bias = like.new_zeros(place.real.shape).masked_fill_(~place.real, float("-inf"))
+    return bias[:, None].expand(-1, heads, -1).reshape(-1, 1, bias.shape[1])
+
+
+def _even(group: Group) -> list[tuple[int, int]]:
+    """The group as (count, length) of neighbours of one length."""
+    runs: list[tuple[int, int]] = []
+    for length in group.lengths:
+        if runs and runs[-1][1] == length:
+            runs[-1] = (runs[-1][0] + 1, length)
+        else:
+            runs.append((1, length))
+    return runs
 
 
 def _run(qkv: tuple[Tensor, ...], shape: tuple[int, int], window: int | None, how: dict[str, Any]) -> Tensor:
