@@ -10,6 +10,9 @@ from trainformer.core.batch import Batch, Packed
 from trainformer.core.roles import Body
 from trainformer.nn.layout import Layout
 
+FILL_SHARE = 0.03
+"""Largest share of tokens that are added to a batch to make its number a rounder one."""
+
 
 class Encoder(Body):
     """An encoder of the transformers library that reads packed batches."""
@@ -32,12 +35,14 @@ class Encoder(Body):
         return tuple(run(part) for part in batch.parts)
 
     def _run_packed(self, part: Packed) -> Tensor:
+        tokens = len(part.ids)
+        part = filled(part) if part.ids.device.type == "cpu" else part
         places = torch.cat([torch.arange(n, device=part.ids.device) for n in part.lengths]) + self.first_position
         inputs = {"input_ids": part.ids[None], "position_ids": places[None], "layout": Layout.of(part.lengths)}
         if "token_type_ids" in self.takes:
             inputs["token_type_ids"] = (torch.zeros_like(part.ids) if part.kinds is None else part.kinds)[None]
         hidden: Tensor = self.encoder(**inputs).last_hidden_state[0]
-        return hidden
+        return hidden[:tokens]
 
     def _run_padded(self, part: Packed) -> Tensor:
         """What the transformers library does with a padded batch; the padding is taken off again: "T D"."""
@@ -59,6 +64,21 @@ class Encoder(Body):
         layers = max((m for m in self.encoder.modules() if isinstance(m, nn.ModuleList)), key=_stack_size)
         first = getattr(self.encoder, "embeddings", self.embed())
         return [first, *layers]
+
+
+def filled(part: Packed) -> Packed:
+    """The part with one sequence more, whose states nobody reads, so that its number of tokens is a rounder one.
+
+    On a CPU the products are compiled for each number of tokens: nearly every step would wait for new ones. At most 3 %
+    is added, and a few dozen numbers are left.
+    """
+    tokens = len(part.ids)
+    more = -tokens % (1 << max(0, int(FILL_SHARE * tokens).bit_length() - 1))
+    if not more:
+        return part
+    kinds = None if part.kinds is None else torch.cat([part.kinds, part.kinds[:1].expand(more)])
+    owner = torch.cat([part.owner, part.owner[-1:]])
+    return Packed(torch.cat([part.ids, part.ids[:1].expand(more)]), [*part.lengths, more], owner, kinds)
 
 
 def _stack_size(stack: nn.ModuleList) -> tuple[int, int]:

@@ -24,15 +24,17 @@ class Group:
         return max(self.lengths)
 
     @property
-    def even(self) -> bool:
-        return min(self.lengths) == self.longest
+    def width(self) -> int:
+        """Places for each sequence: a multiple of 8, so that few shapes of product have to be compiled."""
+        return -(-self.longest // 8) * 8
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
     """How rows "T*H" of a packed tensor are laid out as "S H L", and back.
 
-    `index` "S*H*L": the row of each place (padding reads its sequence's first). `real` "S L": which places are no padding.
+    `index` "S*H*L": the row of each place (padding reads its sequence's first). `real` "S L": which places are no
+    padding; None: all are.
     """
 
     index: Tensor
@@ -81,14 +83,13 @@ class Layout:
 
 
 def _places(group: Group, heads: int) -> Places:
-    longest = group.longest
     lengths = torch.tensor(group.lengths)
     starts = group.start + lengths.cumsum(0) - lengths
-    place = torch.arange(longest)
+    place = torch.arange(group.width)
     real = place < lengths[:, None]
     token = starts[:, None] + place * real
     index = (token[:, None] * heads + torch.arange(heads)[:, None]).reshape(-1)
-    return Places(index, None if group.even else real)
+    return Places(index, None if real.all() else real)
 
 
 def _grouped(lengths: list[int]) -> Iterator[Group]:

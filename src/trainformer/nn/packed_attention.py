@@ -83,7 +83,7 @@ class _Short(torch.autograd.Function):
             q, k, v, weights = ctx.saved_tensors[4 * i : 4 * i + 4]
             out = _laid(grad, group, place)
             if place.real is not None:  # what padding asks for must not move keys and values
-                out.view(len(group.lengths), heads, group.longest, -1).masked_fill_(~place.real[:, None, :, None], 0.0)
+                out.view(len(group.lengths), heads, group.width, -1).masked_fill_(~place.real[:, None, :, None], 0.0)
             scores = torch._softmax_backward_data(torch.bmm(out, v.transpose(1, 2)), weights, -1, weights.dtype)
             found[0].append(torch.baddbmm(zero, scores, k, beta=0, alpha=ctx.scale))
             found[1].append(torch.baddbmm(zero, scores.transpose(1, 2), q, beta=0, alpha=ctx.scale))
@@ -95,7 +95,7 @@ class _Short(torch.autograd.Function):
 def _laid(tensor: Tensor, group: Group, place: Places) -> Tensor:
     """The rows of a group: "T H K" -> "S*H L K"."""
     rows = tensor.reshape(-1, tensor.shape[-1])
-    return rows.index_select(0, place.index).view(-1, group.longest, tensor.shape[-1])
+    return rows.index_select(0, place.index).view(-1, group.width, tensor.shape[-1])
 
 
 def _joined(pieces: list[Tensor], back: Tensor) -> Tensor:
