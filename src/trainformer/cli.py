@@ -1,6 +1,7 @@
 """The command `trainformer`: words to verbs. What a verb needs is imported inside it, so that --help answers at once."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -260,6 +261,14 @@ def main() -> None:
     _end("stopped before the first step", code) if code == INTERRUPTED else sys.exit(code or 0)
 
 
+def _speaks() -> bool:
+    """Whether it is this process, of several, that says why they end."""
+    from trainformer.engine.exchange import speaks
+
+    return speaks()
+
+
 def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    if os.environ.get("WORLD_SIZE", "1") == "1" or _speaks():
+        print(message, file=sys.stderr)
     sys.exit(code)

@@ -29,6 +29,7 @@ from trainformer.engine import recipe
 from trainformer.engine.engine import Engine, Job, Progress
 from trainformer.engine.forecast import forecast
 from trainformer.engine.probe import fit_probe
+from trainformer.engine.ranks import Ranks, join, spread
 from trainformer.nn.few_rows import keep_rows, whole_again
 from trainformer.trust import calibrate, card, report
 from trainformer.trust.baselines import Baselines
@@ -48,6 +49,8 @@ class Run:
     strict: bool = False
     show: Callable[[CheckReport], None] = lambda _: None
     """Shows the pre-flight report."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the work: all of those of torchrun."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,15 @@ def train(run: Run, resume: bool = False) -> Result:
 
     Raises UserError for bad input, before anything is written where it can be known, and Interrupted on a signal.
     """
-    began = time.perf_counter()
-    config, tokens, limit, prepared = _data(run, labelled=True)
+    began, run.ranks = time.perf_counter(), join()
+    if not run.ranks.first:
+        run.say, run.show = (lambda _: None), (lambda _: None)
+    config, tokens, limit, prepared = run.ranks.in_turn(lambda: _data(run, labelled=True))
     engine, backbone, config = _engine(run, config, prepared)
-    checked = _check(prepared, config, limit, forecast(engine))
+    if not run.ranks.first:
+        engine.fit()
+        return Result(run.folder, run.ranks.word({}))
+    checked = _check(prepared, config, limit, None if config.train.shard else forecast(engine))
     run.show(checked)
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
@@ -104,7 +112,9 @@ def train(run: Run, resume: bool = False) -> Result:
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
     contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
-    return _write(run, contents, results, config)
+    result = _write(run, contents, results, config)
+    run.ranks.word(result.scores)
+    return result
 
 
 def check(run: Run) -> CheckReport:
@@ -154,14 +164,16 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
     scaled = Rows(rows.cache, rows.index, _weight_scale(rows))
     share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
     chosen, words = recipe.settle(config.train, len(rows), model.body.width, share)
-    prepared.said += [*said, *words]
-    for line in [*said, *words]:
+    ranks, shared = spread(run.ranks, config)
+    prepared.said += [*said, *words, *shared]
+    for line in [*said, *words, *shared]:
         run.say(line)
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)
-    plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, vary=config.task.vary)
+    plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, ranks.rank, ranks.world,
+                vary=config.task.vary)  # fmt: skip
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              config.callbacks, config.dump(), score_start=chosen.probe)  # fmt: skip
+              config.callbacks if ranks.first else {}, config.dump(), score_start=chosen.probe, ranks=ranks)  # fmt: skip
     return Engine(job), backbone, config
 
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 from trainformer.core import registry
 from trainformer.core.component import Component, explain
 from trainformer.core.errors import UserError, nearest
+from trainformer.core.memory_settings import MemorySettings
 from trainformer.core.roles import Backbone, Callback, Method, Task
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -45,7 +46,7 @@ class DataSettings(Component):
     """Folder of the token cache; none: the user's cache folder."""
 
 
-class TrainSettings(Component):
+class TrainSettings(MemorySettings):
     """The loop: how long, how fast, in which numbers."""
 
     epochs: float | None = Field(None, gt=0, le=1000)
@@ -231,9 +232,8 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     for word in assignments:
         path, equals, text = word.partition("=")
         if not equals or "." not in path:
-            raise UserError(
-                f"'{word}' is not of the form section.key=value.", where="--set", fix=f"Sections: {', '.join(SECTIONS)}."
-            )
+            what = f"'{word}' is not of the form section.key=value."
+            raise UserError(what, where="--set", fix=f"Sections: {', '.join(SECTIONS)}.")
         keys = path.split(".")
         if keys[0] == "method":
             merged.setdefault("method", {name: dict(given) for name, given in METHODS.items()})

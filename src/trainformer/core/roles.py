@@ -201,6 +201,8 @@ class Method(Component):
     """Structure that ships (adapter, prefix): the bundle calls `extend` before it loads the weights."""
     clashes: ClassVar[dict[str, str]] = {}
     """Methods that cannot stand beside this one, with the reason."""
+    shards: ClassVar[bool] = False
+    """Whether it does right by weights of which each process holds a part (train.shard)."""
 
     def extend(self, model: Model) -> None:
         """Adds to or changes the model before training."""

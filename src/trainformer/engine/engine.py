@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from trainformer.bundle.outputs import batches_of_rows, in_order, outputs
+from trainformer.bundle.outputs import batches_of_rows, in_order
 from trainformer.core.batch import Batch
 from trainformer.core.config import TrainSettings
 from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
@@ -28,6 +28,8 @@ from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.pieces import Log, wrapped
 from trainformer.engine.precision import device_of, half
+from trainformer.engine.ranks import Ranks
+from trainformer.engine.recompute import recompute
 from trainformer.nn.dropout import quicken
 
 
@@ -46,6 +48,8 @@ class Job:
     config: dict[str, Any] = field(default_factory=dict)
     score_start: bool = False
     """Score the model before the first step: it may already be the best (a head from a linear probe)."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the work."""
 
 
 @dataclass
@@ -64,19 +68,25 @@ class Engine:
 
     def __init__(self, job: Job):
         self.job, self.settings = job, job.settings
-        self.model, self.task, self.plan = job.model, job.task, job.plan
+        self.model, self.task, self.plan, self.ranks = job.model, job.task, job.plan, job.ranks
         self.device = device_of(job.settings.device)
         keep_memory()
         quicken(self.model)
-        self.half = half(job.settings.precision, self.device)
+        self.half = bool(self.ranks.same(half(job.settings.precision, self.device)))
         self.progress = Progress()
         self.checkpoints = job.folder / "checkpoints"
         self.model.to(self.device)
-        methods = list(job.methods.values())
+        if job.settings.recompute:
+            recompute(self.model.body)
+        self.arm()
+
+    def arm(self) -> None:
+        """Methods, optimiser and gradient for the weights as they stand."""
+        methods = list(self.job.methods.values())
         self.prepare()
         self.optimizer = optim.build(self.model, methods, self.settings)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed)
+        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed, self.ranks)
 
     def prepare(self) -> None:
         """Shows the methods the model as it stands: once more if a probe has given its head a start."""
@@ -89,22 +99,24 @@ class Engine:
 
         Raises Interrupted on a signal, after a checkpoint, and UserError on a loss that is no number.
         """
-        log = Log(self.job.folder / "log.jsonl", self.progress.step)
+        self.ranks.begin(self)
+        log = Log(self.ranks.path(self.job.folder / "log.jsonl"), self.progress.step)
         start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
         try:
-            with signals(self.job.folder) as stop:
+            with signals(self.job.folder) as note, self.ranks.guard(self, note) as stop:
                 for callback in self.job.callbacks.values():
                     callback.on_start({**start, "model": type(self.model.body).__name__})
                 if self._unscored():
                     self._score(log, stop)
-                    self._save()
+                    self.save()
                 while self.progress.step < len(self.plan) and not self.progress.stopped:
                     self._step(log)
+                    self.ranks.agree()
                     if self._due():
                         self._score(log, stop)
-                        self._save()
+                        self.save()
                     elif stop.number:
-                        self._save()
+                        self.save()
                     stop.check(self.progress.step)
         finally:
             for callback in self.job.callbacks.values():
@@ -116,8 +128,12 @@ class Engine:
         step, began = self.progress.step, time.perf_counter()
         self.model.train()
         batches = self.plan[step]
+        tokens = sum(b.tokens for b in batches)
+        shape = [(len(p.lengths), p.longest) for b in batches for p in b.parts]
+        padded = sum(n * longest for n, longest in shape) - tokens if self.plan.padded else 0
+        tokens, padded = self.ranks.add(tokens, padded)
         loss = self.gradient(batches)
-        norm = optim.clip(self.trained, self.settings.clip_norm)
+        norm = self.ranks.clip(self.trained, self.settings.clip_norm)
         require_finite(loss, norm, batches, step)
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)
@@ -126,9 +142,6 @@ class Engine:
         for method in self.job.methods.values():
             method.after_step(self.model, step)
         self.progress.step = step + 1
-        tokens = sum(b.tokens for b in batches)
-        shape = [(len(p.lengths), p.longest) for b in batches for p in b.parts]
-        padded = sum(n * longest for n, longest in shape) - tokens if self.plan.padded else 0
         report = StepReport(step + 1, len(self.plan), self._epoch, float(loss), lr, tokens, padded,
                             time.perf_counter() - began, float(norm))  # fmt: skip
         log.write(step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds)
@@ -142,21 +155,23 @@ class Engine:
             metric = self.evaluate(self.job.validation, stop=stop)
         except Interrupted:
             self._swap()
-            self._save()
+            self.save()
             raise
         scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
         before = self.progress.best.get(key)
         best = before is None or (scores[key] > before if up else scores[key] < before)
         if best:
             self.progress.best_step, self.progress.best = self.progress.step, scores
-            checkpoint.save_best(self.checkpoints, self.progress.step, self.model.state_dict())
+            weights = self.ranks.whole(self.model.state_dict())
+            if self.ranks.first:
+                checkpoint.save_best(self.checkpoints, self.progress.step, weights)
         self._swap()
         line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
         self.progress.history.append(line)
         log.write(**line)
         report = EvalReport(self.progress.step, self._epoch, scores, best, key, up)
         asked = [callback.on_eval(report) for callback in self.job.callbacks.values()]
-        self.progress.stopped = any(asked)
+        self.progress.stopped = bool(self.ranks.same(any(asked)))
 
     def evaluate(self, rows: Rows, decision: Decision | None = None, stop: Stop | None = None) -> Metric:
         """The task's scores on rows, in float32, batch by batch in constant memory."""
@@ -174,6 +189,7 @@ class Engine:
     def ship(self) -> Model:
         """The model with its best weights, methods folded in, ready for the bundle."""
         assert self.progress.best_step is not None, "a run is scored at least once"
+        self.model, self.ranks = self.ranks.model(self.model), Ranks()
         self.model.load_state_dict(checkpoint.load_best(self.checkpoints, self.progress.best_step))
         for method in self.job.methods.values():
             method.fold(self.model)
@@ -185,6 +201,11 @@ class Engine:
         if found is None:
             return ["no checkpoint yet: starting from the beginning"]
         state, said = found
+        self.take(state)
+        return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
+
+    def take(self, state: checkpoint.State) -> None:
+        """Goes to where the run stood when `state` gave this."""
         self.model.load_state_dict(state.part("model."))
         checkpoint.restore_optimizer(self.optimizer, state.part("optimizer."))
         for name, method in self.job.methods.items():
@@ -192,19 +213,25 @@ class Engine:
         for name, callback in self.job.callbacks.items():
             callback.restore(state.plain["callbacks"].get(name, {}))
         self.progress = Progress(**{k: state.plain[k] for k in Progress.__dataclass_fields__})
-        return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
 
     def _outputs(self, rows: Rows) -> Iterator[tuple[torch.Tensor, Batch]]:
-        return outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
+        return self.ranks.outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
 
-    def _save(self) -> None:
-        state = checkpoint.State(
+    def state(self) -> checkpoint.State:
+        """Everything that `take` needs to go on from here with the same bits."""
+        tensors = (
             {f"model.{k}": v for k, v in self.model.state_dict().items()}
             | {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
-            | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()},
-            vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}},
+            | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()}
         )
-        checkpoint.save(self.checkpoints, self.progress.step, state)
+        plain = vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}}
+        return checkpoint.State(self.ranks.whole(tensors), plain)
+
+    def save(self) -> None:
+        """A checkpoint of this step, of the first process alone."""
+        state = self.state()
+        if self.ranks.first:
+            checkpoint.save(self.checkpoints, self.progress.step, state)
 
     def _swap(self) -> None:
         for method in self.job.methods.values():
@@ -226,7 +253,7 @@ class Engine:
         return self.progress.step / self.plan.steps_an_epoch
 
     def _seed(self) -> int:
-        return seed_of(self.settings.seed, self.progress.step)
+        return seed_of(self.settings.seed, self.progress.step) + self.ranks.rank
 
     def numbers(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

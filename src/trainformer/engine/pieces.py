@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainformer.core.batch import Batch
 from trainformer.core.roles import Grad, Loss, Method, Model, Task
 from trainformer.data.plan import seed_of
+from trainformer.engine.ranks import Ranks
 
 Numbers = Callable[[], AbstractContextManager[Any]]
 """Opens a context in which matrix products use the chosen numbers."""
@@ -26,14 +27,14 @@ def base_loss(task: Task) -> Loss:
     return loss
 
 
-def base_grad(model: Model, loss: Loss, numbers: Numbers, seed: Callable[[], int]) -> Grad:
+def base_grad(model: Model, loss: Loss, numbers: Numbers, seed: Callable[[], int], ranks: Ranks) -> Grad:
     """The innermost gradient: units of the whole step are counted first, losses weighed, summed and divided once.
 
     So the result does not depend on how the step was cut into micro-batches.
     """
 
     def grad(batches: list[Batch]) -> Tensor:
-        units = sum(len(b.weight) for b in batches)
+        units = ranks.units(batches)
         device = next(model.parameters()).device
         total = torch.zeros((), device=device)
         for number, batch in enumerate(batches):
@@ -45,15 +46,15 @@ def base_grad(model: Model, loss: Loss, numbers: Numbers, seed: Callable[[], int
             total += share.detach()
         return total
 
-    return grad
+    return ranks.summed(grad, model)
 
 
-def wrapped(model: Model, task: Task, methods: list[Method], numbers: Numbers, seed: Callable[[], int]) -> Grad:
+def wrapped(model: Model, task: Task, methods: list[Method], numbers: Numbers, seed: Callable[[], int], ranks: Ranks) -> Grad:
     """The gradient function with every method around it; the last in the configuration is outermost."""
     loss = base_loss(task)
     for method in methods:
         loss = method.wrap_loss(loss)
-    grad = base_grad(model, loss, numbers, seed)
+    grad = base_grad(model, loss, numbers, seed, ranks)
     for method in methods:
         grad = method.wrap_grad(grad, model)
     return grad

@@ -1,5 +1,7 @@
 """EMA: evaluate and ship an exponential moving average of the weights (Tarvainen and Valpola 2017, arXiv:1703.01780)."""
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
@@ -15,6 +17,8 @@ class Ema(Method):
     `d = min(decay, (1 + t) / (10 + t))`, so that the start is soon forgotten. Cost: a float32 copy of the trained
     weights, a second one while evaluating. Goes well with: every method. See: Tarvainen and Valpola 2017, arXiv:1703.01780.
     """
+
+    shards: ClassVar[bool] = True
 
     decay: float = Field(0.999, gt=0, lt=1)
     """Share of the average that a step keeps, 0..1, once warm-up is over; 0.999 remembers about 1,000 steps."""

@@ -20,6 +20,7 @@ class Lora(Method):
     """
 
     stays: ClassVar[bool] = False
+    shards: ClassVar[bool] = True
 
     rank: int = Field(8, ge=1)
     """Rank of the change: more can learn more and costs more."""
