@@ -113,7 +113,7 @@ def test_the_losses_are_those_of_one_process(place: Place, method: str) -> None:
 @pytest.mark.parametrize("shard", ["false", "true"])
 def test_more_processes_than_rows(place: Place, shard: str) -> None:
     """64 = 7 * 9 + 1: the last step of three processes has one row."""
-    words = {"train__step_rows": 9, "train__epochs": 2}
+    words = {"train__step_rows": 9, "train__epochs": 2, "train__lr": 1e-4}
     one = place.whole("one of 9", world=1, **words)
     three = place.whole(f"three {shard}", world=3, train__shard=shard, **words)
     assert place.losses(three) == pytest.approx(place.losses(one), abs=1e-5)
