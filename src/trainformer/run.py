@@ -50,7 +50,6 @@ class Run:
     show: Callable[[CheckReport], None] = lambda _: None
     """Shows the pre-flight report."""
     ranks: Ranks = field(default_factory=Ranks)
-    """The processes that share the work: all of those of torchrun."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,7 @@ def train(run: Run, resume: bool = False) -> Result:
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
     contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
-    result = _write(run, contents, results, config)
-    run.ranks.word(result.scores)
-    return result
+    return _write(run, contents, results, config)
 
 
 def check(run: Run) -> CheckReport:
@@ -299,4 +296,4 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     run.say(
         f"bundle: {run.folder / 'bundle'}    report: {run.folder / 'report.html'}    ({key} chose step {results['best_step']})"
     )
-    return Result(run.folder, scores)
+    return Result(run.folder, run.ranks.word(scores))
