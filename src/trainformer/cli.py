@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.studies import verbs
 
 if TYPE_CHECKING:
     from trainformer.run import Run
@@ -154,6 +155,9 @@ def predict(
             given = list(zip(given[::2], given[1::2], strict=True))
         answers = iter(opened.predict(given, logits=logits))
     _write_lines(answers, out)
+
+
+app.command()(verbs.compare)
 
 
 @app.command("list")

@@ -274,8 +274,8 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     write_text(run.folder / "report.html", page)
     scores = {"validation": results["validation"]["scores"], "test": (results["test"] or {}).get("scores")}
     flat = {f"test_{k}": v for k, v in (scores["test"] or {}).items()}
-    write_json(run.folder / "scores.json", {**scores, **flat, "baselines": results["baselines"], "verdict": results["verdict"],
-                                            "seconds": results["seconds"]})  # fmt: skip
+    facts = {k: results[k] for k in ("baselines", "verdict", "seconds", "parameters", "trained_parameters")}
+    write_json(run.folder / "scores.json", {**scores, **flat, **facts})
     run.say(results["verdict"])
     key = config.task.best
     if scores["test"]:
