@@ -157,6 +157,7 @@ def predict(
     _write_lines(answers, out)
 
 
+app.command()(verbs.search)
 app.command()(verbs.compare)
 
 

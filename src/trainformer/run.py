@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,10 +15,11 @@ from trainformer.bundle import Bundle
 from trainformer.bundle.outputs import scored
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
+from trainformer.core.changes import refuse_change
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
 from trainformer.core.files import require_room, write_json, write_text
-from trainformer.core.roles import Backbone, Metric, Model
+from trainformer.core.roles import Backbone, Callback, Metric, Model
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
@@ -47,6 +48,12 @@ class Run:
     strict: bool = False
     show: Callable[[CheckReport], None] = lambda _: None
     """Shows the pre-flight report."""
+    part: Literal["whole", "fit", "ship"] = "whole"
+    """fit: ends when it is trained, the test untouched and no bundle written; ship: does the rest, without a further step."""
+    seconds: float = 0.0
+    """What earlier sessions of this run took."""
+    watch: Callback | None = None
+    """A callback that is no setting: it stands in no file, and does not travel with the bundle."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,17 @@ def train(run: Run, resume: bool = False) -> Result:
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
     run.folder.mkdir(parents=True, exist_ok=True)
     if resume and (run.folder / "config.yaml").is_file():
-        _refuse_change(run.folder / "config.yaml", config)
+        refuse_change(run.folder / "config.yaml", config)
     write_text(run.folder / "config.yaml", settings.dump_yaml(config))
     begun = resume and any((run.folder / "checkpoints").glob("step-*"))
-    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if config.train.baselines else None
+    wanted = config.train.baselines and run.part != "fit"
+    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if wanted else None
     baselines = _baselines(run, cheap, prepared, engine, begun)
     for line in engine.resume() if resume else []:
         run.say(line)
-    progress = engine.fit()
+    progress = engine.progress if run.part == "ship" else engine.fit()
+    if run.part == "fit":
+        return _fitted(run, engine)
     model = engine.ship()
     output, target = engine.outputs(prepared.slices["validation"].rows)
     decision, notes = calibrate.fit(config.task, output, target, config.decision)
@@ -98,11 +108,18 @@ def train(run: Run, resume: bool = False) -> Result:
         "decision_notes": notes,
         "errors": worst(engine.task, prepared.slices["validation"], engine.task.answer(output, decision)),
         "max_tokens": limit,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(run.seconds + time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
     contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
     return _write(run, contents, results, config)
+
+
+def _fitted(run: Run, engine: Engine) -> Result:
+    """What is known before anything is shipped: the best scores on validation, as they came."""
+    sizes = {"parameters": sum(p.numel() for p in engine.model.parameters())}
+    sizes["trained_parameters"] = sum(p.numel() for p in engine.trained)
+    return Result(run.folder, {"validation": engine.progress.best, "best_step": engine.progress.best_step, **sizes})
 
 
 def check(run: Run) -> CheckReport:
@@ -156,8 +173,9 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)
     plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, vary=config.task.vary)
+    watching = config.callbacks | ({} if run.watch is None else {"watch": run.watch})
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              config.callbacks, config.dump(), score_start=chosen.probe)  # fmt: skip
+              watching, config.dump(), score_start=chosen.probe)  # fmt: skip
     return Engine(job), backbone, config
 
 
@@ -178,23 +196,6 @@ def _check(prepared: Prepared, config: Config, limit: int, predicted: dict[str, 
     return look(parts, config.task, limit, predicted)
 
 
-def _refuse_change(path: Path, config: Config) -> None:
-    """Raises UserError if the run was begun with other settings than those it shall go on with."""
-    before, now = _flat(settings.read_yaml(path)), _flat(config.dump())
-    for name in [*before, *(n for n in now if n not in before)]:
-        if before.get(name) != now.get(name) and not name.startswith(("callbacks.", "data.cache", "train.device")):
-            what = f"{name} was {before.get(name)!r:.60} when the run began, and is {now.get(name)!r:.60} now."
-            raise UserError(what, where=f"--out {path.parent}", fix="Go on with --resume and no settings, or start another run.")
-
-
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by their full names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
-    return found
-
-
 def _refuse(report: CheckReport, strict: bool) -> None:
     """Raises UserError for what cannot be trained on; with `strict` for warnings too."""
     grave = report.errors or (report.warnings if strict else [])
@@ -207,12 +208,15 @@ def _refuse(report: CheckReport, strict: bool) -> None:
 def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: Engine, begun: bool) -> list[dict[str, Any]]:
     """Majority class, TF-IDF and linear probe on validation; a run that goes on reads what it found before."""
     path = run.folder / "baselines.json"
+    before: dict[str, Any] = {}
     if begun and path.is_file():
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        if run.part != "ship":
+            return found
+        before = {b["name"]: b["validation"] for b in found}  # a trial of a study has fitted the probe alone
     held = prepared.slices["validation"]
-    scores = cheap.scores(held) if cheap else {}
-    if engine.settings.probe:
+    scores = (cheap.scores(held) if cheap else {}) | before
+    if engine.settings.probe and not before:
         scores["linear probe"] = fit_probe(engine, prepared.slices["train"].rows, held.rows)
         engine.prepare()
     key = engine.task.best

@@ -1,7 +1,7 @@
 """The verbs of the command line that run over runs. What a verb needs is imported inside it, so that --help answers at once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,3 +31,50 @@ def compare(
     if into is not None:
         write_json(into, result)
     print(render(result))
+
+
+def search(
+    out: Annotated[Path, typer.Option(help="folder of the study; it must not exist")],
+    config: Annotated[str | None, typer.Argument(help="YAML file of settings", metavar="[CONFIG.yaml]")] = None,
+    data: Annotated[str | None, typer.Option(help="training rows")] = None,
+    validation: Annotated[str | None, typer.Option(help="validation rows, which choose the trial")] = None,
+    test: Annotated[str | None, typer.Option(help="test rows, scored once, for the winner")] = None,
+    model: Annotated[str | None, typer.Option(help="folder or hub name of an encoder")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    minutes: Annotated[float | None, typer.Option(help="minutes in all")] = None,
+    trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
+    storage: Annotated[str | None, typer.Option(help="Optuna storage that several machines share")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the search in --out")] = False,
+) -> None:
+    """Search for the best settings in a space; ship the best on validation, with a report of all trials."""
+    words = {"model": model, "set": sets}
+    files = {"train": data, "validation": validation, "test": test}
+    limits = {"minutes": minutes, "trials": trials, "storage": storage}
+    run_search(config, {k: v for k, v in files.items() if v is not None}, words, out, limits, resume=resume)
+
+
+def run_search(
+    config: str | None,
+    files: dict[str, str],
+    words: dict[str, Any],
+    out: Path,
+    limits: dict[str, Any],
+    *,
+    resume: bool = False,
+    auto: bool = False,
+) -> None:
+    """Begins or goes on with a search, and prints its table."""
+    from rich.console import Console
+
+    from trainformer.studies import asked as asking
+    from trainformer.studies.search import search as run
+    from trainformer.studies.ship import render
+
+    told = config is not None or "train" in files
+    asking.refuse_existing(out, resume, told)
+    begun = (out / asking.FILE).is_file()
+    asked = asking.ask(config, files, words, limits, auto) if told else None
+    if begun or asked is None:
+        asked = asking.go_on(out, asked, limits)
+    console = Console(stderr=True, soft_wrap=True)
+    print(render(run(asked, out, lambda line: console.print(line, highlight=False, markup=False))))
