@@ -55,16 +55,20 @@ def train(
     sets: Sets = None,
     strict: Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of --out")] = False,
+    auto: Annotated[float | None, typer.Option(help="minutes to search for better settings than the default recipe's")] = None,
 ) -> None:
     """Train a model: check the data, fine-tune, choose the best epoch on validation, score test once, write a bundle."""
     from trainformer import run as running
     from trainformer.api import CONFIG, refuse_existing
 
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
+    files = {"train": data, "validation": validation, "test": test}
+    if auto is not None or (resume and verbs.is_study(out)):
+        return verbs.automatic(config, files, words | {"set": sets, "strict": strict}, out, auto, resume)
     refuse_existing(out, resume, told=not (config is None and data is None))
     if resume and config is None and data is None:
         config = str(out / CONFIG)
-    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
-    run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, out)
+    run = _run(config, files, words | {"set": sets}, out)
     run.strict = strict
     running.train(run, resume)
 

@@ -133,5 +133,11 @@ def _of(asked: Asked, name: str) -> Any:
     return (asked.search or {}).get(name)
 
 
+def limits(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The limits that a search goes on with: those that are asked for, else those of before."""
+    before = read(folder).study
+    return {"minutes": before.minutes, "trials": before.trials, "storage": before.storage} | _said(asked)
+
+
 def _said(limits: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in limits.items() if v is not None}

@@ -36,7 +36,7 @@ class Attempt:
             last = self._hear(child)
             code = child.process.wait() if last is None else 0
             words = child.last_words() if last is None else ""
-        self.trial.set_user_attr("seconds", self._seconds())
+        self.ledger.note(self.trial, seconds=self._seconds())
         self.clock.keep()
         kind = last["kind"] if last else "cut" if child.stopping else "died"
         if kind in ("interrupted", "cut", "declined"):
@@ -91,9 +91,8 @@ class Attempt:
         now = time.monotonic()
         took, self.last = now - self.last, now
         pruned = self.ledger.report(self.trial, message["evaluation"], message["score"])
-        self.trial.set_user_attr("seconds", self._seconds())
-        if message["evaluation"] == 1:
-            self.trial.set_user_attr("first_seconds", self._seconds())
+        taken = {"seconds": self._seconds()}
+        self.ledger.note(self.trial, **taken, **({"first_seconds": self._seconds()} if message["evaluation"] == 1 else {}))
         self.clock.keep()
         if not message["left"] or message["evaluation"] == 0:
             return False
@@ -115,6 +114,9 @@ class Attempt:
         """By a signal it stays open; by the clock too, unless it has a score after some training to count with."""
         self.search.over = True
         score = self._score()
+        if not self.stop.number and self.search.fresh and not self.search.started:
+            what = "the budget is too small: it was over before the first trial was ready to train."
+            raise UserError(what, where=f"minutes {self.search.asked.study.minutes:g}", fix="Give more.")
         if not self.stop.number and score is not None and self._trained():
             self.ledger.end(self.trial, "pruned", reason="out of time")
             self.search.say(self._line(f"{self.search.key} {score:.4f} (out of time)"))

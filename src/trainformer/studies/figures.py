@@ -106,8 +106,9 @@ def cost(points: Sequence[tuple[int, float, float]], best: int, score: str) -> s
     inside = frame.axes("seconds of the trial", f"validation {score}")
     for number, seconds, value in points:
         style, radius = ("best", 6) if number == best else ("dot", 3.5)
+        where = f'cx="{frame.px(seconds)}" cy="{frame.py(value)}"'
         words = f"trial {number}: {value:.4f} in {seconds:.0f} s"
-        inside += f'<circle class="{style}" cx="{frame.px(seconds)}" cy="{frame.py(value)}" r="{radius}"><title>{words}</title></circle>'
+        inside += f'<circle class="{style}" {where} r="{radius}"><title>{words}</title></circle>'
     return svg(
         frame.width, frame.height, f"Score of {len(points)} trials against their seconds; trial {best} is the best", inside
     )

@@ -122,10 +122,14 @@ class Ledger:
             trial.report(score, evaluation)
         return trial.number > 0 and bool(trial.should_prune())
 
+    def note(self, trial: Any, **facts: Any) -> None:
+        """Writes down what is known of a trial beside its scores, all in one."""
+        if facts:
+            trial.set_user_attr("facts", trial.user_attrs.get("facts", {}) | facts)
+
     def end(self, trial: Any, state: str, score: float | None = None, **facts: Any) -> None:
         """Closes a trial as done, pruned or failed."""
-        for name, value in facts.items():
-            trial.set_user_attr(name, value)
+        self.note(trial, **facts)
         kinds = self.optuna.trial.TrialState
         named = {"done": kinds.COMPLETE, "pruned": kinds.PRUNED, "failed": kinds.FAIL}[state]
         self.study.tell(trial, score if state == "done" else None, state=named)
@@ -148,7 +152,8 @@ class Ledger:
     def importance(self, names: list[str]) -> dict[str, float]:
         """Share of each setting in what sets good trials apart (PED-ANOVA: Watanabe et al. 2023, arXiv:2304.10255); sums to 1.
 
-        Pruned trials count with the score that they had reached. Empty for fewer than 4 trials that have all of the names.
+        Pruned trials count with the score that they had reached. Empty for fewer than 4 trials that have all of the names, and
+        where their scores are too much alike to tell.
         """
         kinds = self.optuna.trial.TrialState
         trials = [t for t in self.study.get_trials() if t.values and {*names} <= {*t.params}]
@@ -160,8 +165,12 @@ class Ledger:
             copy.add_trial(
                 self.optuna.create_trial(state=kinds.COMPLETE, value=each.values[0], params=kept[0], distributions=kept[1])
             )
-        with _quiet(self.optuna):
-            found: dict[str, float] = self.optuna.importance.get_param_importances(copy, params=names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                found: dict[str, float] = self.optuna.importance.get_param_importances(copy, params=names)
+            except UserWarning:  # the better trials are all of the trials
+                return {}
         return found
 
     def _sampler(self, seed: int) -> Any:
@@ -196,7 +205,7 @@ def _entry(frozen: Any) -> Entry:
     state = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}.get(frozen.state.name, "open")
     scores = dict(sorted(frozen.intermediate_values.items()))
     score = frozen.values[0] if frozen.values else None
-    facts = {k: v for k, v in frozen.user_attrs.items() if k != "token"}
+    facts = {"home": frozen.user_attrs["home"], **frozen.user_attrs.get("facts", {})}
     return Entry(frozen.number, state, score, scores, dict(frozen.params), facts)
 
 

@@ -19,11 +19,11 @@ from trainformer.core.files import write_text
 from trainformer.engine.limits import Interrupted, Stop, signals
 from trainformer.studies import good, ship
 from trainformer.studies import space as spaces
-from trainformer.studies.asked import Asked, refuse_other_base
+from trainformer.studies.asked import FILE, Asked, refuse_other_base
 from trainformer.studies.attempt import Attempt
 from trainformer.studies.child import alone
 from trainformer.studies.clock import Clock
-from trainformer.studies.ledger import Entry, Ledger, lines
+from trainformer.studies.ledger import Entry, Ledger, library, lines
 from trainformer.studies.space import Space
 
 WAIT_S = 2.0
@@ -52,7 +52,9 @@ class Search:
         self.key, self.higher = task.best, task.higher_is_better
         self.ledger = Ledger(asked.study, folder, home.read_text(encoding="utf-8"), self.higher)
         self.over = self.started = False
+        self.fresh = not (folder / FILE).is_file()
         self.failures = self.repeats = 0
+        self.space: Space | None = None
 
     def join(self) -> None:
         """Agrees with what the storage says of the study. Raises UserError if that is another one."""
@@ -99,17 +101,19 @@ class Search:
 
     def _space(self, stop: Stop) -> Space:
         """The space; one around trial 0 is known when that has begun, which may be on another machine."""
-        while self.ledger.known("space") is None:
+        while self.space is None and self.ledger.known("space") is None:
             if stop.number or self.clock.left() <= 0:
                 raise UserError("trial 0 has not begun on any machine.", where=str(self.folder), fix="Go on with --resume.")
             time.sleep(WAIT_S)
-        return spaces.parse(self.ledger.known("space"), self.asked.config)
+        if self.space is None:
+            self.space = spaces.parse(self.ledger.known("space"), self.asked.config)
+        return self.space
 
     def settled(self, trial: Any, config: dict[str, Any]) -> None:
         """Trial 0 has settled what was left open: the good space is written around it, and its place in the space kept."""
         section = self.ledger.agree("space", self.asked.search or good.space(config, self.asked.given))
-        space = spaces.parse(section, self.asked.config)
-        self.ledger.place(trial, space.found_in(config), space.dimensions)
+        self.space = spaces.parse(section, self.asked.config)
+        self.ledger.place(trial, self.space.found_in(config), self.space.dimensions)
 
     def _repeated(self, trial: Any) -> bool:
         """Whether the same settings were tried before: then their result, which would be the same, is taken over."""
@@ -128,7 +132,7 @@ class Search:
 
     def forget(self) -> None:
         """Takes a search back that could not begin: nothing of it stays, so that the same words can be said again."""
-        if not self.started and not any(e.scores for e in self.ledger.entries()):
+        if self.fresh and not self.started:
             self.ledger.forget()
             shutil.rmtree(self.folder)
 
@@ -150,6 +154,7 @@ def search(asked: Asked, folder: Path, say: Callable[[str], None]) -> ship.Outco
 
     Raises UserError for bad input, before anything is trained where it can be known, and Interrupted on a signal.
     """
+    library()
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder), signals(folder) as stop:
         found = Search(asked, folder, say)

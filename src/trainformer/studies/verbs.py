@@ -50,18 +50,29 @@ def search(
     words = {"model": model, "set": sets}
     files = {"train": data, "validation": validation, "test": test}
     limits = {"minutes": minutes, "trials": trials, "storage": storage}
-    run_search(config, {k: v for k, v in files.items() if v is not None}, words, out, limits, resume=resume)
+    _search(config, (files, words), out, limits, resume, auto=False)
 
 
-def run_search(
-    config: str | None,
-    files: dict[str, str],
-    words: dict[str, Any],
-    out: Path,
-    limits: dict[str, Any],
-    *,
-    resume: bool = False,
-    auto: bool = False,
+def is_study(folder: Path) -> bool:
+    """Whether a search has begun in the folder."""
+    from trainformer.studies.asked import FILE
+
+    return (folder / FILE).is_file()
+
+
+def automatic(
+    config: str | None, files: dict[str, str | None], words: dict[str, Any], out: Path, minutes: float | None, resume: bool
+) -> None:
+    """`trainformer train --auto MINUTES`: a search in a good space, whose trial 0 is the run that there would be without it."""
+    from trainformer.core.errors import UserError
+
+    if words.pop("strict"):
+        raise UserError("--strict and --auto do not go together.", where="train", fix="Run `trainformer check --strict` first.")
+    _search(config, (files, words), out, {"minutes": minutes}, resume, auto=True)
+
+
+def _search(
+    config: str | None, given: tuple[Any, dict[str, Any]], out: Path, limits: dict[str, Any], resume: bool, auto: bool
 ) -> None:
     """Begins or goes on with a search, and prints its table."""
     from rich.console import Console
@@ -70,9 +81,13 @@ def run_search(
     from trainformer.studies.search import search as run
     from trainformer.studies.ship import render
 
+    files = {name: file for name, file in given[0].items() if file is not None}
+    words = given[1]
     told = config is not None or "train" in files
     asking.refuse_existing(out, resume, told)
-    begun = (out / asking.FILE).is_file()
+    begun = is_study(out)
+    if begun:
+        limits = asking.limits(out, limits)
     asked = asking.ask(config, files, words, limits, auto) if told else None
     if begun or asked is None:
         asked = asking.go_on(out, asked, limits)
