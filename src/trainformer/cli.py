@@ -189,9 +189,9 @@ def list_(
 @app.command()
 def schema() -> None:
     """JSON Schema of the settings: point a YAML editor at it to complete and check."""
-    from trainformer.core import config
+    from trainformer.studies import settings
 
-    print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+    print(json.dumps(settings.schema(), indent=1, ensure_ascii=False))
 
 
 def _run(config: str | None, files: dict[str, str | None], words: dict[str, Any], out: Path) -> "Run":

@@ -134,3 +134,15 @@ def test_a_method_of_another_package_has_dots() -> None:
     assert space.split("method.lora.rank") == ["method", "lora", "rank"]
     assert space.split("train.lr") == ["train", "lr"]
     assert space.split("method") == ["method"]
+
+
+def test_the_example_is_the_page_and_is_valid(tiny_model: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "examples" / "search" / "sentiment.yaml").read_text(encoding="utf-8")
+    shown = (root / "docs" / "search.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    assert text.endswith(shown)
+    values = yaml.safe_load(text)
+    jsonschema.validate(values, settings.schema())
+    assert settings.parse(values["study"], "study").minutes == 30
+    base = config.parse({"data": values["data"], "model": str(tiny_model), "train": values["train"]})
+    assert len(space.parse(values["search"], base).dimensions) == 5

@@ -114,9 +114,6 @@ class Attempt:
         """By a signal it stays open; by the clock too, unless it has a score after some training to count with."""
         self.search.over = True
         score = self._score()
-        if not self.stop.number and self.search.fresh and not self.search.started:
-            what = "the budget is too small: it was over before the first trial was ready to train."
-            raise UserError(what, where=f"minutes {self.search.asked.study.minutes:g}", fix="Give more.")
         if not self.stop.number and score is not None and self._trained():
             self.ledger.end(self.trial, "pruned", reason="out of time")
             self.search.say(self._line(f"{self.search.key} {score:.4f} (out of time)"))

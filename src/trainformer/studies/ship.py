@@ -42,6 +42,9 @@ def finish(search: "Search") -> Outcome:
     """Ships the best trial. Raises UserError if no trial has a score; where others still work, the last one ships."""
     entries, best = search.ledger.entries(), search.ledger.best()
     write_text(search.folder / "trials.jsonl", lines(entries))
+    if best is None and search.fresh and not search.started:
+        what = "the budget is too small: it was over before the first trial was ready to train."
+        raise UserError(what, where=f"minutes {search.asked.study.minutes}", fix="Give more.")
     if best is None:
         fix = "Go on with --resume and more minutes."
         raise UserError("the time was over before any trial had a score.", where=f"--out {search.folder}", fix=fix)
