@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.studies import verbs
 
 if TYPE_CHECKING:
     from trainformer.run import Run
@@ -55,16 +56,20 @@ def train(
     sets: Sets = None,
     strict: Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of --out")] = False,
+    auto: Annotated[float | None, typer.Option(help="minutes to search for better settings than the default recipe's")] = None,
 ) -> None:
     """Train a model: check the data, fine-tune, choose the best epoch on validation, score test once, write a bundle."""
     from trainformer import run as running
     from trainformer.api import CONFIG, refuse_existing
 
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
+    files = {"train": data, "validation": validation, "test": test}
+    if auto is not None or (resume and verbs.is_study(out)):
+        return verbs.automatic(config, files, words | {"set": sets, "strict": strict}, out, auto, resume)
     refuse_existing(out, resume, told=not (config is None and data is None))
     if resume and config is None and data is None:
         config = str(out / CONFIG)
-    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
-    run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, out)
+    run = _run(config, files, words | {"set": sets}, out)
     run.strict = strict
     running.train(run, resume)
 
@@ -157,6 +162,10 @@ def predict(
     _write_lines(answers, out)
 
 
+app.command()(verbs.search)
+app.command()(verbs.compare)
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="tasks, methods, models or callbacks")],
@@ -181,9 +190,9 @@ def list_(
 @app.command()
 def schema() -> None:
     """JSON Schema of the settings: point a YAML editor at it to complete and check."""
-    from trainformer.core import config
+    from trainformer.studies import settings
 
-    print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+    print(json.dumps(settings.schema(), indent=1, ensure_ascii=False))
 
 
 def _run(config: str | None, files: dict[str, str | None], words: dict[str, Any], out: Path) -> "Run":

@@ -127,8 +127,9 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def quick(words: list[str]) -> list[str]:
-    """The words with settings that end soon; a resumed run keeps its own."""
-    return [*words, *FAST] if words[0] == "train" and "--resume" not in words else words
+    """The words with settings that end soon; a resumed run keeps its own, and an hour of search is two trials."""
+    few = ("--set", "study.trials=2") if "--auto" in words else ()
+    return [*words, *FAST, *few] if words[0] in ("train", "search") and "--resume" not in words else words
 
 
 def unfinish(words: list[str]) -> None:

@@ -104,12 +104,21 @@ class Bundle:
 
     def evaluate(self, given: Any, settings: DataSettings | None = None) -> dict[str, float]:
         """The task's scores on labelled rows, in constant memory, through the shipped decision layer."""
-        source, columns = self._open(given, settings, labelled=True)
         metric = self.task.metric(self.decision)
-        for items in self._chunks(example(row, columns, self.task, i) for i, row in enumerate(source)):
+        for items in self._chunks(self.examples(given, settings)):
             for output, batch in self._outputs(items):
                 metric.add(output, batch)
         return metric.value()
+
+    def examples(self, given: Any, settings: DataSettings | None = None) -> Iterator[Example]:
+        """Labelled rows of a file or frame as the task understands them, in order."""
+        source, columns = self._open(given, settings, labelled=True)
+        return (example(row, columns, self.task, i) for i, row in enumerate(source))
+
+    def raw(self, examples: Iterable[Example]) -> tuple[Tensor, Tensor]:
+        """Raw outputs "N C" and targets "N" or "N C" of labelled examples of one unit each, in order."""
+        found = [in_order(self._outputs(items), len(items)) for items in self._chunks(examples)]
+        return torch.cat([output for output, _ in found]), torch.cat([target for _, target in found])
 
     def _open(self, given: Any, settings: DataSettings | None, labelled: bool) -> tuple[Source, Columns]:
         """A source with the columns of training, unless others are named."""
