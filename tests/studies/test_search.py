@@ -246,3 +246,13 @@ def test_every_sampler_with_every_pruner(world: Any, asked: Any, run: Run, sampl
     assert outcome.best.score is not None and outcome.best.score > 0.5
     ranks = ["method.lora.rank" in e.settings for e in outcome.entries]
     assert ranks == [e.settings["method"] == '["lora"]' for e in outcome.entries]
+
+
+def test_auto_goes_on_with_a_default_run_that_was_cut_off(world: Any, asked: Any, run: Run, tmp_path: Path) -> None:
+    """What is left of the time need not hold the whole run again: most of it is done."""
+    world.plan = lambda values: [0.5] * 6
+    world.kill_at = (0, 6)
+    with pytest.raises(BaseException, match=r"^$"):
+        run(asked(None, auto=True, minutes=2))
+    outcome = run(go_on(tmp_path / "study", None, {}))
+    assert outcome.entries[0].state in ("done", "pruned") and outcome.best.score == 0.5

@@ -65,14 +65,14 @@ class Attempt:
         return last
 
     def _too_late(self, message: dict[str, Any]) -> bool:
-        """Whether the trial cannot reach a score in the time that is left. Raises UserError if not even the first one can."""
+        """Whether the trial cannot reach a score in the time that is left. Raises UserError if no trial ever had one."""
         if self.clock.reserve == 0.0:
             self.clock.reserve = self._seconds()
-        whole = self.trial.number == 0 and self.search.asked.auto
+        whole = self.trial.number == 0 and self.search.asked.auto and not self._trained()
         needed, left = message["training_seconds" if whole else "first_score_seconds"], self.clock.left()
         if needed <= left:
             return False
-        if self.search.ledger.best() is None:
+        if self.ledger.best() is None and not self._trained():
             use = "by the configuration as it stands" if whole else "to the first score"
             what = f"the budget is too small: about {needed:.0f} s are needed {use}"
             minutes = (self.clock.used() + self.clock.reserve + 1.2 * needed) / 60

@@ -71,16 +71,15 @@ def _ship(search: "Search", best: Entry) -> None:
     if before is not None:
         search.say(f"the test rows were scored before, for trial {before['trial']}: now once more, for a better trial.")
     folder = folder_of(search.folder, best.number)
-    if not (folder / SCORES).is_file():
+    if not ((folder / "bundle").is_dir() and (folder / SCORES).is_file()):  # else it was cut off before it was moved up
         config = settings.parse(settings.read_yaml(folder / "config.yaml"), str(folder))
 
         def say(line: str) -> None:
             search.say(line.replace(str(folder), str(search.folder)))  # what it writes there is moved up
 
         running.train(running.Run(config, folder, say, part="ship", seconds=best.facts["seconds"]), resume=True)
-    if (folder / "bundle").is_dir():
-        shutil.rmtree(search.folder / "bundle", ignore_errors=True)
-        (folder / "bundle").rename(search.folder / "bundle")
+    shutil.rmtree(search.folder / "bundle", ignore_errors=True)
+    (folder / "bundle").rename(search.folder / "bundle")
     for name in COPIED:
         write_text(search.folder / name, (folder / name).read_text(encoding="utf-8"))
     scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))

@@ -41,8 +41,11 @@ class Line:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        for line in sys.stdin:
-            self.replies.put(json.loads(line))
+        said = b""
+        while piece := os.read(0, 4096):  # not sys.stdin: a thread that waits inside it breaks the end of the process
+            *whole, said = (said + piece).split(b"\n")
+            for line in whole:
+                self.replies.put(json.loads(line))
         os._exit(GONE)
 
     def tell(self, kind: str, **facts: Any) -> None:
