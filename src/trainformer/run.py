@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trainformer.bundle import Bundle
+from trainformer.bundle.adapters import kept, stays
 from trainformer.bundle.outputs import scored
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
@@ -110,7 +111,8 @@ def train(run: Run, resume: bool = False) -> Result:
         "seconds": round(time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
-    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
+    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results),
+                        stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
 
 
@@ -132,10 +134,7 @@ def _data(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
     backbone, said = run.config.model.resolve()
     config = run.config.model_copy(update={"model": backbone})
     tokens = HubTokens.load(str(backbone.settings()["name"]))
-    most = backbone.limit()
-    limit = config.data.max_tokens or min(512, most)
-    if limit > most:
-        raise UserError(f"data.max_tokens {limit} is more than the model reads.", where="data", fix=f"At most {most}.")
+    limit = recipe.longest(config.data.max_tokens, backbone.limit(), config.method.values())
     prepared = prepare.read(config, run.frames, labelled)
     prepared.said[:0] = said
     for line in prepared.said:
@@ -159,11 +158,12 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
     rows = prepared.slices["train"].rows
     scaled = Rows(rows.cache, rows.index, _weight_scale(rows))
-    share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
+    share, told = recipe.trained(model)
     chosen, words = recipe.settle(config.train, len(rows), model.body.width, share)
     ranks, shared = spread(run.ranks, config)
-    prepared.said += [*said, *words, *shared]
-    for line in [*said, *words, *shared]:
+    said += [*told, *words, *shared]
+    prepared.said += said
+    for line in said:
         run.say(line)
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)
@@ -264,6 +264,7 @@ def _facts(
         "higher_is_better": engine.task.higher_is_better,
         "best_step": progress.best_step,
         "parameters": every,
+        "methods": {name: method.told() for name, method in config.method.items()},
         "trained_parameters": sum(p.numel() for p in engine.trained),
     }
 
