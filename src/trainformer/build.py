@@ -50,10 +50,7 @@ def rows(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
     backbone, said = run.config.model.resolve()
     config = run.config.model_copy(update={"model": backbone})
     tokens = HubTokens.load(str(backbone.settings()["name"]))
-    most = backbone.limit()
-    limit = config.data.max_tokens or min(512, most)
-    if limit > most:
-        raise UserError(f"data.max_tokens {limit} is more than the model reads.", where="data", fix=f"At most {most}.")
+    limit = recipe.longest(config.data.max_tokens, backbone.limit(), config.method.values())
     prepared = prepare.read(config, run.frames, labelled)
     prepared.said[:0] = said
     for line in prepared.said:
@@ -77,11 +74,12 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
     train = prepared.slices["train"].rows
     scaled = Rows(train.cache, train.index, _weight_scale(train))
-    share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
+    share, told = recipe.trained(model)
     chosen, words = recipe.settle(config.train, len(train), model.body.width, share)
     ranks, shared = spread(run.ranks, config)
-    prepared.said += [*said, *words, *shared]
-    for line in [*said, *words, *shared]:
+    said += [*told, *words, *shared]
+    prepared.said += said
+    for line in said:
         run.say(line)
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)

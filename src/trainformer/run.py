@@ -11,6 +11,7 @@ from typing import Any
 from trainformer import build
 from trainformer.build import Run
 from trainformer.bundle import Bundle
+from trainformer.bundle.adapters import kept, stays
 from trainformer.bundle.outputs import scored
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
@@ -94,7 +95,8 @@ def train(run: Run, resume: bool = False) -> Result:
         "seconds": round(run.seconds + time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
-    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
+    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results),
+                        stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
 
 
@@ -186,6 +188,7 @@ def _facts(
         "higher_is_better": engine.task.higher_is_better,
         "best_step": progress.best_step,
         "parameters": every,
+        "methods": {name: method.told() for name, method in config.method.items()},
         "trained_parameters": sum(p.numel() for p in engine.trained),
     }
 

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack
+from trainformer.core.errors import UserError
 from trainformer.core.roles import Body, Facts, Grad, Loss, Method, Model, Rule
+from trainformer.models.encoder import Encoder
+from trainformer.nn.packed_attention import packed_attention
 
-VOCABULARY, WIDTH, CLASSES = 20, 8, 3
+VOCABULARY, WIDTH, CLASSES = 20, 16, 3
 
 
 class TinyBody(Body):
@@ -38,6 +42,34 @@ class TinyBody(Body):
 
     def blocks(self) -> list[nn.Module]:
         return [self.table, *self.layers]
+
+
+def bert(dropout: float) -> Body:
+    """A packed BERT of two layers, for methods that ask for attention and feed-forward."""
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, intermediate_size=2 * WIDTH,
+        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=0.0, initializer_range=0.2,
+    )  # fmt: skip
+    transformers.AttentionInterface.register("packed", packed_attention)
+    encoder = transformers.BertModel(config, add_pooling_layer=False)
+    encoder.set_attn_implementation("packed")
+    return Encoder(encoder, packed=True)
+
+
+def extended(methods: list[Method], dropout: float, real: bool) -> tuple[Model, bool]:
+    """A model with the methods in it: the tiny one or, where one of them refuses that, a BERT; and whether it is one."""
+    for body in (bert,) if real else (TinyBody, bert):
+        torch.manual_seed(0)
+        model = Model(body(dropout), TinyHead())
+        try:
+            for method in methods:
+                method.extend(model)
+        except UserError:
+            if body is bert:
+                raise
+        else:
+            return model, body is bert
+    raise AssertionError("unreachable")
 
 
 class TinyHead(nn.Module):
@@ -66,11 +98,9 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
 class Loop:
     """The order in which an engine calls methods, with plain gradient descent."""
 
-    def __init__(self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None):
-        torch.manual_seed(0)
-        self.methods, self.model = methods, Model(TinyBody(dropout), TinyHead())
-        for method in methods:
-            method.extend(self.model)
+    def __init__(self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None, real: bool = False):
+        self.methods = methods
+        self.model, self.real = extended(methods, dropout, real)
         for module in self.model.modules():
             # Also the dropout that a method brings along: what is compared must not depend on draws.
             if isinstance(module, nn.Dropout) and dropout == 0:
@@ -134,7 +164,7 @@ def make(names: list[str]) -> list[Method]:
 
 @pytest.fixture
 def loop() -> Callable[..., Loop]:
-    """`loop("ema", "fgm", dropout=0.1)`: a loop with methods by name, the last outermost."""
+    """`loop("ema", "fgm", dropout=0.1)`: a loop with methods by name, the last outermost; `real`: on a BERT."""
     return lambda *names, **settings: Loop(make(list(names)), **settings)
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainformer.bundle import adapters
+from trainformer.bundle.adapters import FACTS
 from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
-from trainformer.core import registry
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
 from trainformer.core.files import check_manifest
-from trainformer.core.roles import Answer, Backbone, Decision, Method, Model, Task
+from trainformer.core.roles import Answer, Decision, Model, Task
 from trainformer.data.columns import Columns, choose, example
 from trainformer.data.read import Source, open_source
 from trainformer.data.tokens import HubTokens
 
-FACTS = "trainformer.json"
 CHUNK_ROWS = 2048
 """Rows that are sorted by length together; memory does not grow beyond them."""
 
@@ -40,8 +40,8 @@ class Bundle:
         self.micro_tokens = 8192
 
     @classmethod
-    def open(cls, folder: str | Path, device: str = "cpu") -> "Bundle":
-        """Reads a folder and checks every byte of it against its manifest.
+    def open(cls, folder: str | Path, device: str = "cpu", adapter: str | None = None) -> "Bundle":
+        """Reads a folder and checks every byte of it against its manifest; `adapter` chooses one of several.
 
         Raises UserError for a folder that is no bundle, a changed file, or a format of a later version.
         """
@@ -60,10 +60,13 @@ class Bundle:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != 1:
             raise UserError(f"format {facts['format']} is of a later version.", where=str(path), fix="pip install -U trainformer")
-        task = registry.build(Task, facts["task"].pop("name"), facts["task"])
-        backbone = registry.build(Backbone, facts["model"].pop("kind"), facts["model"])
-        stays = [registry.build(Method, name, settings) for name, settings in facts["methods"].items()]
-        model = backbone.open(path, task, stays)
+        if adapter is not None and (path / adapters.BASE).is_file():
+            task, model, facts = adapters.open_adapter(path, adapter)
+        else:
+            if adapter is not None:
+                adapters.facts_of(path, adapter)  # it must be the one that is folded in
+            task, backbone, stays = adapters.open_parts(facts)
+            model = backbone.open(path, task, list(stays.values()))
         return cls(task, model.to(torch.device(device)), HubTokens.load(str(path)), facts)
 
     @property

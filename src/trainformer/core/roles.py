@@ -4,7 +4,7 @@ Every default of a method is the identity, so a new one overrides only what it c
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -63,6 +63,10 @@ class Body(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """Embeddings first, then the layers from the bottom up: what layer-wise rates and freezing speak of."""
         raise NotImplementedError("a backbone's body knows its layers")
+
+    def attentions(self) -> list[nn.Module]:
+        """Self-attention of each layer that also reads the keys and values that its `prefix()` gives; none where it cannot."""
+        return []
 
 
 class Model(nn.Module):
@@ -172,8 +176,11 @@ class Backbone(Component):
         """Whether the transformers library gives equal logits with what `save` writes."""
 
     @abstractmethod
-    def open(self, folder: Path, task: Task, stays: Sequence["Method"] = ()) -> Model:
-        """The model of a bundle; methods that stay extend it before the weights are loaded."""
+    def open(self, folder: Path, task: Task, stays: Sequence["Method"] = (), weights: dict[str, Tensor] | None = None) -> Model:
+        """The model of a bundle; methods that stay extend it before the weights are loaded.
+
+        `weights`, by our names, stand in for those of the folder: a base with an adapter, which is not folded yet.
+        """
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,10 @@ class Facts:
     steps: int
     seed: int
     steps_an_epoch: int = 1
+    folder: Path | None = None
+    """The run's folder, where there is one."""
+    batches: Callable[[], Iterable[Batch]] | None = None
+    """All training rows once, longest first, numbered as in the steps; None where a task varies its rows."""
 
 
 @dataclass
@@ -203,6 +214,12 @@ class Method(Component):
     """Methods that cannot stand beside this one, with the reason."""
     shards: ClassVar[bool] = False
     """Whether it does right by weights of which each process holds a part (train.shard)."""
+    moves_start: ClassVar[bool] = False
+    """Whether the untrained model gives other outputs with it than without (prefix, prompt)."""
+
+    def takes(self) -> int:
+        """How many tokens of each sequence it takes for itself; a text has so many fewer."""
+        return 0
 
     def extend(self, model: Model) -> None:
         """Adds to or changes the model before training."""
@@ -236,6 +253,10 @@ class Method(Component):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave."""
+
+    def told(self) -> dict[str, Any]:
+        """What the log and the report tell of it, as plain JSON values; asked at each evaluation."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ All randomness follows from (seed, step, micro-batch), so a run that goes on fro
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainformer.bundle.adapters import Adapter, taken
 from trainformer.bundle.outputs import batches_of_rows, in_order
 from trainformer.core.batch import Batch
 from trainformer.core.config import TrainSettings
@@ -74,6 +76,7 @@ class Engine:
         quicken(self.model)
         self.half = bool(self.ranks.same(half(job.settings.precision, self.device)))
         self.progress = Progress()
+        self.adapter: Adapter | None = None
         self.checkpoints = job.folder / "checkpoints"
         self.model.to(self.device)
         if job.settings.recompute:
@@ -90,7 +93,9 @@ class Engine:
 
     def prepare(self) -> None:
         """Shows the methods the model as it stands: once more if a probe has given its head a start."""
-        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch)
+        same = type(self.task).vary is Task.vary
+        rows = partial(batches_of_rows, self.model, self.plan.rows, self.settings.micro_tokens) if same else None
+        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch, self.job.folder, rows)
         for method in self.job.methods.values():
             method.prepare(self.model, facts)
 
@@ -168,7 +173,8 @@ class Engine:
         self._swap()
         line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
         self.progress.history.append(line)
-        log.write(**line)
+        told = {name: words for name, method in self.job.methods.items() if (words := method.told())}
+        log.write(**line, **({"methods": told} if told else {}))
         report = EvalReport(self.progress.step, self._epoch, scores, best, key, up)
         asked = [callback.on_eval(report) for callback in self.job.callbacks.values()]
         self.progress.stopped = bool(self.ranks.same(any(asked)))
@@ -191,6 +197,7 @@ class Engine:
         assert self.progress.best_step is not None, "a run is scored at least once"
         self.model, self.ranks = self.ranks.model(self.model), Ranks()
         self.model.load_state_dict(checkpoint.load_best(self.checkpoints, self.progress.best_step))
+        self.adapter = taken(self.model)
         for method in self.job.methods.values():
             method.fold(self.model)
         return self.model.eval()

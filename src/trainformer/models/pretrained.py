@@ -20,9 +20,10 @@ from trainformer.models.encoder import Encoder, packs_exactly
 from trainformer.models.families import AFTER_PADDING, HEADS
 from trainformer.models.heads import SequenceHead, library_modules, own_modules, start_anew, start_as_identity, uniform_layer
 from trainformer.models.locate import locate, sentence_pooling
-from trainformer.models.weights import extra_layer, library_names, listed, maps_to_library, new_weights, refuse_pickle
+from trainformer.models.weights import extra_layer, fill, library_names, maps_to_library, new_weights, own_names, refuse_pickle
 from trainformer.nn.packed_attention import packed_attention
 from trainformer.nn.pool import Pooling
+from trainformer.nn.surgery import ADDED
 
 transformers.AttentionInterface.register("packed", packed_attention)
 
@@ -82,31 +83,30 @@ class Pretrained(Backbone):
         said = [_settle_head(model, had, task, missing, settled.pooling == own)]
         return model, settled._packing(model, said), said
 
-    def open(self, folder: Path, task: Task, stays: Sequence[Method] = ()) -> Model:
+    def open(
+        self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, torch.Tensor] | None = None
+    ) -> Model:
         """The model of a bundle, from its configuration and weights; nothing else is read."""
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_file(folder / "model.safetensors") if weights is None else weights
         extra = extra_layer(config, self.pooling)
         if extra:
             config.num_hidden_layers -= 1
         with no_init_weights():
             library = _class(config).from_config(config)
         model = self._assemble(library, task)
+        named = library_names if weights is None else own_names
+        fill(model, tensors, named(model), folder)
+        self._packing(model, [])
         for method in stays:
             method.extend(model)
-        names = library_names(model)
-        own = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
-        absent = [theirs for theirs in names.values() if theirs not in tensors]
-        if absent:
-            raise UserError(f"weights are missing: {listed(absent)}.", where=str(folder))
-        model.load_state_dict(own)
-        self._packing(model, [])
+        fill(model, tensors, named(model), folder)
         return model.eval()
 
     def opens_in_library(self, model: Model) -> bool:
         """Whether the library's classifier gives equal logits with what `save` writes."""
         assert isinstance(model.body, Encoder)
-        return maps_to_library(model.body.encoder.config, self.pooling)
+        return not hasattr(model.body, ADDED) and maps_to_library(model.body.encoder.config, self.pooling)
 
     def save(self, model: Model, folder: Path, task: Task) -> None:
         """Writes config.json and model.safetensors as the library reads them."""
