@@ -169,8 +169,9 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
     padded = not getattr(model.body, "packed", True)
     plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, ranks.rank, ranks.world,
                 vary=config.task.vary)  # fmt: skip
+    facts = {"column": prepared.slices["train"].column, "tokenizer": prepared.tokenizer}
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              config.callbacks if ranks.first else {}, config.dump(), score_start=chosen.probe, ranks=ranks)  # fmt: skip
+              config.callbacks if ranks.first else {}, config.dump(), chosen.probe, ranks, facts)  # fmt: skip
     return Engine(job), backbone, config
 
 
