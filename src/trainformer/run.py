@@ -87,7 +87,8 @@ def train(run: Run, resume: bool = False) -> Result:
         _refuse_change(run.folder / "config.yaml", config)
     write_text(run.folder / "config.yaml", settings.dump_yaml(config))
     begun = resume and any((run.folder / "checkpoints").glob("step-*"))
-    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if config.train.baselines else None
+    fitted = config.train.baselines and not config.task.unlabelled
+    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if fitted else None
     baselines = _baselines(run, cheap, prepared, engine, begun)
     for line in engine.resume() if resume else []:
         run.say(line)
@@ -226,7 +227,9 @@ def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: En
         return found
     held = prepared.slices["validation"]
     scores = cheap.scores(held) if cheap else {}
-    if engine.settings.probe:
+    if engine.task.unlabelled:
+        scores["not fine-tuned"] = engine.evaluate(held.rows).value()
+    elif engine.settings.probe:
         scores["linear probe"] = fit_probe(engine, prepared.slices["train"].rows, held.rows)
         engine.prepare()
     key = engine.task.best

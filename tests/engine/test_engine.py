@@ -42,7 +42,9 @@ def interrupt(at: int, number: int = signal.SIGINT) -> dict[str, Callback]:
     return {"interrupt": Interrupt(at=at, number=number)}
 
 
-ALONE = ["llrd", "rdrop", "fgm", "lora", "sam", "pgd", "freelb", "smart", "vat", "neftune", "mixup", "supcon", "simcse", "group_dro"]
+ALONE = [
+    "llrd", "rdrop", "fgm", "lora", "sam", "pgd", "freelb", "smart", "vat", "neftune", "mixup", "supcon", "simcse", "group_dro",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", [*([name] for name in ALONE), ["supcon", "vat", "mixup", "simcse", "fgm"]], ids="+".join)
@@ -89,7 +91,7 @@ def test_a_run_that_goes_on_gives_the_bits_of_one_that_was_never_stopped(
     words = {"method": method, "micro_tokens": micro_tokens}
     whole = engine("whole", **words)
     if micro_tokens == 40:
-        assert len(whole.plan[0]) > 3, "several micro-batches a step"
+        assert len(whole.plan[0]) > 2, "several micro-batches a step"
     whole.fit()
     for at in (6, 8):
         with pytest.raises(Interrupted) as stopped:

@@ -102,6 +102,10 @@ class Task(Component):
     higher_is_better: ClassVar[bool] = False
     pair: ClassVar[bool] = False
     """Whether it reads two texts."""
+    unlabelled: ClassVar[bool] = False
+    """Whether rows have no label, the texts being all there is to learn from; nothing cheap is a baseline of that."""
+    embeds: ClassVar[bool] = False
+    """Whether its outputs are the pooled states of each sequence, of length 1, and the head has no layer of its own."""
 
     @abstractmethod
     def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:

@@ -97,9 +97,9 @@ def read(config: Config, frames: dict[str, Any], labelled: bool = True) -> Prepa
             continue
         source = open_source(what, name)
         asked = settings if columns is None else settings.model_copy(update=vars(columns))
-        columns, words = choose(source, asked, task.pair, True)
+        columns, words = choose(source, asked, task.pair, not task.unlabelled)
         said += [w for w in words if w not in said]
-        found = survey(source, columns, task)
+        found = survey(source, columns, task, not task.unlabelled)
         slices[name] = Slice(name, source, columns, found, torch.arange(found.rows))
     if labelled:
         _refuse_bad_rows(slices.values())
