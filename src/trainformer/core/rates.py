@@ -14,12 +14,9 @@ class RateSettings(Component):
     """The optimiser, and the shape of its rate."""
 
     optimizer: Optimizer = "adamw"
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), Adam, SGD with momentum, Adafactor (Shazeer and Stern 2018,
-    arXiv:1804.04235), Lion (Chen et al. 2023, arXiv:2302.06675), Muon for matrices with AdamW for the rest (Liu et al. 2025,
-    arXiv:2502.16982), or AdamW without a schedule (Defazio et al. 2024, arXiv:2405.15682)."""
+    """What makes a step of a gradient: by name, with momentum for sgd; muon is for matrices, beside adamw for the rest."""
     schedule: Schedule = "linear"
-    """Shape of the rate after warm-up: linear, cosine and polynomial end at 0, noam falls as 1 / sqrt(step), wsd stays and falls
-    at the end, one_cycle rises and falls as cosines; schedule_free stays constant whatever stands here."""
+    """How the rate goes on after warm-up: most fall to 0, noam by 1 / sqrt(step); schedule_free has none, and stays constant."""
     power: float = Field(2.0, gt=0, le=10)
     """Power of the polynomial schedule."""
     cooldown: float = Field(0.2, gt=0, le=1)

@@ -47,7 +47,8 @@ KNOWN = {
     "muon": Named(lambda groups, s: Muon(groups, s.lr or 0.0, s.betas, s.eps), 2),
     "schedule_free": Named(lambda groups, s: ScheduleFree(groups, s.lr or 0.0, s.betas, s.eps), 3),
 }
-"""Optimisers by name. Adafactor's rate is a share of the size of the weights; Lion's steps are all of one size."""
+"""Optimisers by name: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), Adam (Kingma and Ba 2015, arXiv:1412.6980), SGD with
+momentum, Adafactor (Shazeer and Stern 2018, arXiv:1804.04235; its rate is a share of the size of the weights), and our own."""
 
 
 def build(model: Model, methods: list[Method], settings: TrainSettings) -> torch.optim.Optimizer:

@@ -27,9 +27,9 @@ def rate(step: int, steps: int, settings: TrainSettings) -> float:
         return peak * _one_cycle(step, steps, settings.warmup)
     if step < warm:
         return peak * (step + 1) / warm
-    if name == "noam":
+    if name == "noam":  # Vaswani et al. 2017, arXiv:1706.03762
         return peak * math.sqrt(max(warm, 1) / (step + 1))
-    if name == "wsd":
+    if name == "wsd":  # warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395
         return peak * min(1.0, (steps - step) / max(1.0, settings.cooldown * steps))
     return peak * SHAPES[name]((step - warm) / max(1, steps - warm), settings)
 
