@@ -118,14 +118,13 @@ def train(run: Run, resume: bool = False) -> Result:
 def check(run: Run) -> CheckReport:
     """The pre-flight report alone: nothing is trained and nothing is written. Rows in error are listed, not raised."""
     config, _, limit, prepared = _data(run, labelled=False)
-    predicted = None
-    if not _broken(prepared):
-        try:
-            prepare.learn(prepared, config.task)
-        except UserError:  # the report has this as a finding, with places
-            return _check(prepared, config, limit, None)
-        predicted = forecast(_engine(run, config, prepared)[0])
-    return _check(prepared, config, limit, predicted)
+    if _broken(prepared):
+        return _check(prepared, config, limit, None)
+    try:
+        prepare.learn(prepared, config.task)
+    except UserError:  # the report has this as a finding, with places
+        return _check(prepared, config, limit, None)
+    return _check(prepared, config, limit, forecast(_engine(run, config, prepared)[0]))
 
 
 def _data(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
@@ -232,9 +231,8 @@ def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: En
     elif engine.settings.probe:
         scores["linear probe"] = fit_probe(engine, prepared.slices["train"].rows, held.rows)
         engine.prepare()
-    key = engine.task.best
     for name, values in scores.items():
-        run.say(f"baseline {name}: {key} {values[key]:.4f} on validation")
+        run.say(f"baseline {name}: {engine.task.best} {values[engine.task.best]:.4f} on validation")
     listed = [{"name": name, "validation": values, "test": None} for name, values in scores.items()]
     write_json(path, listed)
     return listed
@@ -250,7 +248,6 @@ def _facts(
     config: Config, checked: CheckReport, prepared: Prepared, engine: Engine, progress: Progress, model: Model
 ) -> dict[str, Any]:
     """What the report and the bundle tell of the run, apart from scores."""
-    every = sum(p.numel() for p in model.parameters())
     packages = ("trainformer", "torch", "transformers", "tokenizers", "safetensors")
     return {
         "task": type(config.task).key,
@@ -267,7 +264,7 @@ def _facts(
         "key": engine.task.best,
         "higher_is_better": engine.task.higher_is_better,
         "best_step": progress.best_step,
-        "parameters": every,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "trained_parameters": sum(p.numel() for p in engine.trained),
     }
 

@@ -14,6 +14,7 @@ from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack
 from trainformer.core.roles import Body, Facts, Grad, Loss, Method, Model, Rule
 from trainformer.engine.pieces import base_grad
+from trainformer.engine.ranks import Ranks
 from trainformer.methods.distil import Distil
 from trainformer.metrics.decide import OneOf
 
@@ -95,7 +96,7 @@ class Loop:
             method.groups(self.model, self.rules)
             self.loss = method.wrap_loss(self.loss)
         joined = any(method.couples() for method in methods)
-        self.inner = base_grad(self.model, self.loss, nullcontext, lambda: self.done, lambda kind: joined)
+        self.inner = base_grad(self.model, self.loss, nullcontext, lambda: self.done, Ranks(), lambda kind: joined)
         self.grad: Grad = self.inner
         for method in methods:
             self.grad = method.wrap_grad(self.grad, self.model)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trainformer.core.batch import Encoded, Part, cut, join, pack, shifted
+from trainformer.models.encoder import filled
 from trainformer.models.pretrained import Pretrained
 from trainformer.tasks.text_classification import TextClassification
 
@@ -49,3 +50,13 @@ def test_joining_keeps_the_shifts() -> None:
     pieces = [shifted(p, [torch.full((p.tokens, 2), float(i))]) for i, p in enumerate(cut(pack(items), 3))]
     assert join(pieces).parts[0].shift[:, 0].tolist() == [0, 0, 0, 1, 1, 2]
     assert join(cut(pack(items), 2)).parts[0].shift is None
+
+
+def test_a_packed_model_may_fill_up_its_number_of_tokens(models: list[Any]) -> None:
+    """71 tokens become 72: what is added has no shift, and nobody reads it."""
+    items = [Encoded((Part(torch.tensor([2, *[6 + n] * (33 + n), 3]), [35 + n]),), torch.tensor([0]), n) for n in range(2)]
+    batch = pack(items)
+    shift = torch.randn(71, 32, generator=torch.Generator().manual_seed(0))
+    packed, padded = (model(shifted(batch, [shift])) for model in models)
+    assert len(filled(batch.parts[0]).ids) == 72
+    assert torch.allclose(packed, padded, atol=1e-5)

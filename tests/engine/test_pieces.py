@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack, shifted
 from trainformer.core.roles import Body, Model
 from trainformer.engine.pieces import Together, base_grad
+from trainformer.engine.ranks import Ranks
 from trainformer.losses.contrastive import in_batch
 
 
@@ -57,7 +58,7 @@ def contrast(model: nn.Module, batch: Batch) -> Tensor:
 
 def gradients(model: Model, batches: list[Batch], couples: bool = True) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
-    loss = base_grad(model, contrast, nullcontext, lambda: 0, lambda kind: couples)(batches)
+    loss = base_grad(model, contrast, nullcontext, lambda: 0, Ranks(), lambda kind: couples)(batches)
     return float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 

@@ -26,7 +26,7 @@ def test_the_move_goes_to_the_corner_of_the_cube(epsilon: float, rate: float, le
     value = method.wrap_loss(zero)(bag, batch)
     x = min(0.75 * rate, epsilon)
     change = 3 * x + 4 * min(length, epsilon)
-    assert float(value) == pytest.approx(2.0 * change**2, rel=1e-3)
+    assert value.item() == pytest.approx(2.0 * change**2, rel=1e-3)
 
 
 def test_both_answers_learn(bag: Model, batch: Batch) -> None:

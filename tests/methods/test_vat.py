@@ -56,7 +56,7 @@ def test_the_direction_is_the_first_eigenvector_of_the_fisher_information(softma
     move = next(s for s in reversed(seen) if s is not None)[0].detach().double()
     assert float(move.norm()) == pytest.approx(epsilon, rel=1e-5)
     assert float((move / epsilon @ vectors[:, -1]).abs()) == pytest.approx(1, abs=1e-3)
-    assert float(value) == pytest.approx(float(values[-1]) * epsilon**2 / 2, rel=0.02)
+    assert value.item() == pytest.approx(float(values[-1]) * epsilon**2 / 2, rel=0.02)
 
 
 def test_only_the_moved_answer_learns(softmax: Model, batch: Batch) -> None:
@@ -84,7 +84,7 @@ def test_dropout_alone_is_no_change(method: Any, softmax: Model, batch: Batch) -
         torch.manual_seed(seed)
         with_it = prepared(tiny, softmax).wrap_loss(loss)(softmax.train(), batch)
         torch.manual_seed(seed)
-        assert float(with_it) == pytest.approx(float(loss(softmax, batch)), abs=1e-5)
+        assert with_it.item() == pytest.approx(loss(softmax, batch).item(), abs=1e-5)
 
 
 def test_a_look_without_gradients_is_the_plain_loss(softmax: Model, batch: Batch) -> None:

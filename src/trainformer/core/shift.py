@@ -29,8 +29,9 @@ def shifting(body: Any, batch: Batch) -> Iterator[None]:
 def _add(output: Tensor, part: Packed) -> Tensor:
     if part.shift is None:
         return output
-    if output.numel() == part.shift.numel():
-        return output + part.shift.view_as(output)
+    more = output.numel() // output.shape[-1] - len(part.shift)
+    if more == 0 or output.shape[0] == 1:  # packed; a body may have filled up the number of tokens
+        return output + nn.functional.pad(part.shift, (0, 0, 0, more)).view_as(output)
     places = torch.arange(output.shape[1], device=output.device)
     real = places < torch.tensor(part.lengths, device=output.device)[:, None]
     return output + torch.zeros_like(output).masked_scatter(real[:, :, None].expand_as(output), part.shift.to(output.dtype))

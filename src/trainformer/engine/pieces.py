@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trainformer.core.batch import Batch, join, shifted
+from trainformer.core.component import Component
+from trainformer.core.errors import UserError
 from trainformer.core.roles import Grad, Loss, Method, Model, Task
 from trainformer.core.seeds import seed_of
 from trainformer.engine.ranks import Ranks
@@ -101,10 +103,20 @@ def wrapped(model: Model, task: Task, methods: list[Method], numbers: Numbers, s
     loss = base_loss(task)
     for method in methods:
         loss = method.wrap_loss(loss)
+    if ranks.world > 1:
+        _refuse_coupled(task, methods)
     grad = base_grad(model, loss, numbers, seed, ranks, lambda kind: task.couples(kind) or any(m.couples() for m in methods))
     for method in methods:
         grad = method.wrap_grad(grad, model)
     return grad
+
+
+def _refuse_coupled(task: Task, methods: list[Method]) -> None:
+    """Raises UserError for losses that join the rows of a step, of which each process has its share alone."""
+    coupled: list[Component] = [m for m in methods if m.couples()]
+    for each in [task, *coupled] if task.couples("") else coupled:
+        what = f"the loss of '{type(each).key}' joins all rows of a step, and each process has a share of them."
+        raise UserError(what, where="torchrun", fix="Train in one process: micro-batches make room for any number of rows.")
 
 
 class Log:

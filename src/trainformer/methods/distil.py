@@ -8,7 +8,7 @@ from trainformer.bundle import Bundle
 from trainformer.core.batch import Batch, cut
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Facts, Loss, Method, Model, Task
-from trainformer.nn.layers import beside, distance, layers_noted
+from trainformer.nn.layers import Seen, beside, distance, layers_noted
 from trainformer.nn.states import noted
 
 PIECE_TOKENS = 8192
@@ -34,11 +34,12 @@ class Distil(Method):
 
     _task: Task | None = PrivateAttr(None)
     _teacher: Model | None = PrivateAttr(None)
+    _body: nn.Module | None = PrivateAttr(None)
     _pairs: list[tuple[nn.Module, nn.Module]] = PrivateAttr(default_factory=list)
 
     def prepare(self, model: Model, facts: Facts) -> None:
         """Raises UserError without a teacher, and for one that answers or reads otherwise than this model."""
-        self._task = facts.task
+        self._task, self._body = facts.task, model.body
         if self._teacher is None:
             self._teacher = self._open(facts).to(next(model.parameters()).device).requires_grad_(False)
         if self.hidden:
@@ -60,10 +61,10 @@ class Distil(Method):
 
     def wrap_loss(self, loss: Loss) -> Loss:
         def taught(model: nn.Module, batch: Batch) -> Tensor:
-            with noted(model, before=False) as seen, layers_noted([ours for ours, _ in self._pairs]) as states:
+            assert self._task is not None and self._body is not None, "prepare comes before the first step"
+            with noted(model, before=False) as seen, layers_noted(self._body, [ours for ours, _ in self._pairs]) as states:
                 value = loss(model, batch)
             answers, known = self._ask(batch)
-            assert self._task is not None, "prepare comes before the first step"
             t = self.temperature
             value = torch.lerp(value, t * t * self._task.divergence(seen[0].float() / t, answers / t), self.weight)
             return value + self.hidden * distance(states, known, batch) if self._pairs else value
@@ -71,11 +72,11 @@ class Distil(Method):
         return taught
 
     @torch.no_grad()
-    def _ask(self, batch: Batch) -> tuple[Tensor, list[list[Tensor]]]:
+    def _ask(self, batch: Batch) -> tuple[Tensor, Seen]:
         """The teacher's outputs for a batch, and the states of its layers; a part of a large step at a time."""
         assert self._teacher is not None, "prepare comes before the first step"
         device, answers = batch.weight.device, []
-        with layers_noted([theirs for _, theirs in self._pairs]) as states:
+        with layers_noted(self._teacher.body, [theirs for _, theirs in self._pairs]) as states:
             for piece in cut(batch, -(-batch.tokens // PIECE_TOKENS)):
                 answers.append(self._teacher(piece.to(device)).float())
         return torch.cat(answers), states

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,22 +33,31 @@ def beside(model: Model, other: Model) -> Pairs:
     return [(block, others[(i + 1) * len(others) // len(own) - 1]) for i, block in enumerate(own)]
 
 
+@dataclass
+class Seen:
+    """What went into a body, batch by batch, and what each of its layers gave."""
+
+    batches: list[Any]
+    layers: list[list[Tensor]]
+
+    def states(self, layer: int, tokens: int) -> Tensor:
+        """The states "T D" of a layer in the first run, which may have gone through in pieces, at length 1."""
+        found = [s.flatten(0, -2)[: b.tokens].float() for s, b in zip(self.layers[layer], self.batches, strict=True)]
+        return normalize(torch.cat(found)[:tokens], dim=-1)
+
+
 @contextmanager
-def layers_noted(layers: list[nn.Module]) -> Iterator[list[list[Tensor]]]:
-    """Inside, what each layer gives is kept, run by run."""
+def layers_noted(body: nn.Module, layers: list[nn.Module]) -> Iterator[Seen]:
+    """Inside, what a body reads and what its layers give is kept, run by run."""
     with ExitStack() as stack:
-        yield [stack.enter_context(noted(layer, before=False)) for layer in layers]
+        batches = stack.enter_context(noted(body))
+        yield Seen(batches, [stack.enter_context(noted(layer, before=False)) for layer in layers])
 
 
-def distance(states: list[list[Tensor]], known: list[list[Tensor]], batch: Batch) -> Tensor:
+def distance(own: Seen, known: Seen, batch: Batch) -> Tensor:
     """Squared difference "U" of states brought to length 1, the mean over the layers and the tokens of each unit's example."""
-    owner = owners(batch.parts[0])
-    apart = [(_first(s, len(owner)) - _first(k, len(owner))).pow(2).sum(-1) for s, k in zip(states, known, strict=True)]
+    owner, tokens = owners(batch.parts[0]), len(batch.parts[0].ids)
+    apart = [(own.states(i, tokens) - known.states(i, tokens)).pow(2).sum(-1) for i in range(len(own.layers))]
     total = torch.zeros(len(batch), device=owner.device).index_add(0, owner, torch.stack(apart).mean(0))
     sizes = torch.tensor(batch.units, device=owner.device).diff()
     return (total / torch.bincount(owner, minlength=len(batch))).repeat_interleave(sizes)
-
-
-def _first(seen: list[Tensor], tokens: int) -> Tensor:
-    """The states "T D" of the first run, which may have gone through in pieces, at length 1."""
-    return normalize(torch.cat([state.flatten(0, -2).float() for state in seen])[:tokens], dim=-1)
