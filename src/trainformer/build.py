@@ -86,8 +86,9 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, ranks.rank, ranks.world,
                 vary=config.task.vary)  # fmt: skip
     watching = config.callbacks | ({} if run.watch is None else {"watch": run.watch})
+    facts = {"column": prepared.slices["train"].column, "tokenizer": prepared.tokenizer}
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              watching if ranks.first else {}, config.dump(), score_start=chosen.probe, ranks=ranks)  # fmt: skip
+              watching if ranks.first else {}, config.dump(), chosen.probe, ranks, facts)  # fmt: skip
     return Engine(job), backbone, config
 
 

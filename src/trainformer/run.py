@@ -69,7 +69,7 @@ def train(run: Run, resume: bool = False) -> Result:
         refuse_change(run.folder / "config.yaml", config)
     write_text(run.folder / "config.yaml", settings.dump_yaml(config))
     begun = resume and any((run.folder / "checkpoints").glob("step-*"))
-    wanted = config.train.baselines and run.part != "fit"
+    wanted = config.train.baselines and run.part != "fit" and not config.task.unlabelled
     cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if wanted else None
     baselines = _baselines(run, cheap, prepared, engine, begun)
     for line in engine.resume() if resume else []:
@@ -77,8 +77,7 @@ def train(run: Run, resume: bool = False) -> Result:
     progress = engine.progress if run.part == "ship" else engine.fit()
     if run.part == "fit":
         return _fitted(run, engine)
-    model = engine.ship()
-    whole_again(model)
+    model = whole_again(engine.ship())
     output, target = engine.outputs(prepared.slices["validation"].rows)
     decision, notes = calibrate.fit(config.task, output, target, config.decision)
     validation = scored(config.task, output, target, decision)
@@ -110,14 +109,13 @@ def _fitted(run: Run, engine: Engine) -> Result:
 def check(run: Run) -> CheckReport:
     """The pre-flight report alone: nothing is trained and nothing is written. Rows in error are listed, not raised."""
     config, _, limit, prepared = build.rows(run, labelled=False)
-    predicted = None
-    if not _broken(prepared):
-        try:
-            prepare.learn(prepared, config.task)
-        except UserError:  # the report has this as a finding, with places
-            return _check(prepared, config, limit, None)
-        predicted = forecast(build.engine(run, config, prepared)[0])
-    return _check(prepared, config, limit, predicted)
+    if _broken(prepared):
+        return _check(prepared, config, limit, None)
+    try:
+        prepare.learn(prepared, config.task)
+    except UserError:  # the report has this as a finding, with places
+        return _check(prepared, config, limit, None)
+    return _check(prepared, config, limit, forecast(build.engine(run, config, prepared)[0]))
 
 
 def _broken(prepared: Prepared) -> bool:
@@ -149,12 +147,13 @@ def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: En
         before = {b["name"]: b["validation"] for b in found}  # a trial of a study has fitted the probe alone
     held = prepared.slices["validation"]
     scores = (cheap.scores(held) if cheap else {}) | before
-    if engine.settings.probe and not before:
+    if engine.task.unlabelled:
+        scores["not fine-tuned"] = engine.evaluate(held.rows).value()
+    elif engine.settings.probe and not before:
         scores["linear probe"] = fit_probe(engine, prepared.slices["train"].rows, held.rows)
         engine.prepare()
-    key = engine.task.best
     for name, values in scores.items():
-        run.say(f"baseline {name}: {key} {values[key]:.4f} on validation")
+        run.say(f"baseline {name}: {engine.task.best} {values[engine.task.best]:.4f} on validation")
     listed = [{"name": name, "validation": values, "test": None} for name, values in scores.items()]
     write_json(path, listed)
     return listed
@@ -170,7 +169,6 @@ def _facts(
     config: Config, checked: CheckReport, prepared: Prepared, engine: Engine, progress: Progress, model: Model
 ) -> dict[str, Any]:
     """What the report and the bundle tell of the run, apart from scores."""
-    every = sum(p.numel() for p in model.parameters())
     packages = ("trainformer", "torch", "transformers", "tokenizers", "safetensors")
     return {
         "task": type(config.task).key,
@@ -187,7 +185,7 @@ def _facts(
         "key": engine.task.best,
         "higher_is_better": engine.task.higher_is_better,
         "best_step": progress.best_step,
-        "parameters": every,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "methods": {name: method.told() for name, method in config.method.items()},
         "trained_parameters": sum(p.numel() for p in engine.trained),
     }

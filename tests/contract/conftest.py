@@ -1,6 +1,7 @@
 """A tiny model, task and loop, which know the roles and nothing of any method: what the contract is tried on."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,10 @@ from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Body, Facts, Grad, Loss, Method, Model, Rule
+from trainformer.engine.pieces import base_grad
+from trainformer.engine.ranks import Ranks
+from trainformer.methods.distil import Distil
+from trainformer.metrics.decide import OneOf
 from trainformer.models.encoder import Encoder
 from trainformer.nn.packed_attention import packed_attention
 
@@ -107,27 +112,25 @@ class Loop:
                 module.p = 0.0
         if weights is not None:
             self.model.load_state_dict(weights)
-        task: Any = SimpleNamespace(loss=task_loss, divergence=divergence, couples=lambda kind: False)
+        rule = OneOf([str(label) for label in range(CLASSES)])
+        task: Any = SimpleNamespace(loss=task_loss, divergence=divergence, couples=lambda kind: False, rule=rule)
         for method in methods:
-            method.prepare(self.model, Facts(task, steps=10, seed=0))
+            if isinstance(method, Distil):  # its teacher is a bundle; here it is one more tiny model
+                method._teacher = Model(TinyBody(0.0), TinyHead())
+        facts = Facts(task, steps=10, seed=0, rows=8, lengths=lambda: torch.arange(1, 9))
+        for method in methods:
+            method.prepare(self.model, facts)
         self.rules = {name: Rule() for name, p in self.model.named_parameters() if p.requires_grad}
         self.loss: Loss = lambda model, batch: task_loss(model(batch), batch)
         for method in methods:
             method.groups(self.model, self.rules)
             self.loss = method.wrap_loss(self.loss)
+        joined = any(method.couples() for method in methods)
+        self.inner = base_grad(self.model, self.loss, nullcontext, lambda: self.done, Ranks(), lambda kind: joined)
         self.grad: Grad = self.inner
         for method in methods:
             self.grad = method.wrap_grad(self.grad, self.model)
         self.done = 0
-
-    def inner(self, batches: list[Batch]) -> Tensor:
-        units = sum(len(b.weight) for b in batches)
-        total = torch.tensor(0.0)
-        for batch in batches:
-            loss = (self.loss(self.model, batch) * batch.weight).sum() / units
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        return total
 
     def step(self, batches: list[Batch]) -> float:
         torch.manual_seed(100 + self.done)
@@ -151,6 +154,11 @@ class Loop:
 
     def gradients(self) -> dict[str, Tensor]:
         return {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+
+    @torch.no_grad()
+    def plain(self, batch: Batch) -> float:
+        """The task's own loss."""
+        return float((task_loss(self.model.eval()(batch), batch) * batch.weight).mean())
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Tensor:

@@ -131,7 +131,7 @@ class Bundle:
         if asked.weight is None:
             named["weight"] = None
         source = open_source(given, "test")
-        columns, _ = choose(source, DataSettings(**named), self.task.pair, labelled)
+        columns, _ = choose(source, DataSettings(**named), self.task.pair, labelled and not self.task.unlabelled)
         return source, columns
 
     def _example(self, number: int, given: Any) -> Example:

@@ -11,6 +11,7 @@ from trainformer.core import registry
 from trainformer.core.component import Component, explain
 from trainformer.core.errors import UserError, nearest
 from trainformer.core.memory_settings import MemorySettings
+from trainformer.core.rates import RateSettings
 from trainformer.core.roles import Backbone, Callback, Method, Task
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -46,7 +47,7 @@ class DataSettings(Component):
     """Folder of the token cache; none: the user's cache folder."""
 
 
-class TrainSettings(MemorySettings):
+class TrainSettings(MemorySettings, RateSettings):
     """The loop: how long, how fast, in which numbers."""
 
     epochs: float | None = Field(None, gt=0, le=1000)
@@ -59,8 +60,6 @@ class TrainSettings(MemorySettings):
     """Rows of an optimiser step, whatever the memory: they are cut into micro-batches."""
     micro_tokens: int = Field(8192, ge=1)
     """Most tokens that go through the model at once; a single longer example goes alone."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), Adam (Kingma and Ba 2015, arXiv:1412.6980) or SGD."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -69,8 +68,6 @@ class TrainSettings(MemorySettings):
     """Added to the root of the second average of Adam and AdamW."""
     weight_decay: float = Field(0.01, ge=0, le=10)
     """Decay of matrices (not of biases, norms and embeddings): decoupled for AdamW, L2 for Adam and SGD."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Shape of the rate after warm-up; linear and cosine end at 0."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the rate rises from 0, 0..1."""
     clip_norm: float = Field(1.0, ge=0)

@@ -1,6 +1,5 @@
 """Which rows make up which step: a pure function of (seed, step, rank), so that to resume is to ask for a later step."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, pack
+from trainformer.core.seeds import seed_of
 from trainformer.data.cache import TokenCache
 
 
@@ -35,11 +35,6 @@ class Rows:
         return self.cache.lengths[self.index]
 
 
-def seed_of(*parts: int | str) -> int:
-    """One number for a place in the run (seed, step, ...): equal places, equal randomness."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())
-
-
 @dataclass
 class Plan:
     """`plan[step]`: the micro-batches of a step on this rank. Every epoch reads every row once, in a new order."""
@@ -53,6 +48,8 @@ class Plan:
     rank: int = 0
     world: int = 1
     vary: Callable[[Encoded, torch.Generator], Encoded] | None = None
+    pick: Callable[[list[int], int], list[int]] | None = None
+    """Which rows a step reads instead of those drawn for it: a pure function of the rows and the step."""
     _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)
 
     @property
@@ -65,6 +62,7 @@ class Plan:
     def __getitem__(self, step: int) -> list[Batch]:
         epoch, place = divmod(step, self.steps_an_epoch)
         chosen = self._epoch(epoch)[place * self.step_rows : (place + 1) * self.step_rows].tolist()
+        chosen = chosen if self.pick is None else self.pick(chosen, step)
         items = share(sorted((self.rows[i] for i in chosen), key=lambda e: (-e.tokens, e.row)), self.rank, self.world)
         if self.vary is not None:
             items = [self.vary(e, torch.Generator().manual_seed(seed_of(self.seed, epoch, e.row))) for e in items]

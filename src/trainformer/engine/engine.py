@@ -13,7 +13,7 @@ All randomness follows from (seed, step, micro-batch), so a run that goes on fro
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from trainformer.bundle.outputs import batches_of_rows, in_order
 from trainformer.core.batch import Batch
 from trainformer.core.config import TrainSettings
 from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
-from trainformer.data.plan import Plan, Rows, seed_of
+from trainformer.core.seeds import seed_of
+from trainformer.data.plan import Plan, Rows
 from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
 from trainformer.engine.memory import keep_memory
+from trainformer.engine.optimizers.schedule_free import ScheduleFree
 from trainformer.engine.pieces import Log, wrapped
 from trainformer.engine.precision import device_of, half
 from trainformer.engine.ranks import Ranks
@@ -52,6 +54,8 @@ class Job:
     """Score the model before the first step: it may already be the best (a head from a linear probe)."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that share the work."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What methods may know besides: `column` and `tokenizer` of `Facts`."""
 
 
 @dataclass
@@ -89,13 +93,16 @@ class Engine:
         self.prepare()
         self.optimizer = optim.build(self.model, methods, self.settings)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.plan.pick = lambda rows, step: reduce(lambda chosen, method: method.pick(chosen, step), methods, rows)
         self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed, self.ranks)
 
     def prepare(self) -> None:
         """Shows the methods the model as it stands: once more if a probe has given its head a start."""
+        rows = self.plan.rows
         same = type(self.task).vary is Task.vary
-        rows = partial(batches_of_rows, self.model, self.plan.rows, self.settings.micro_tokens) if same else None
-        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch, self.job.folder, rows)
+        batches = partial(batches_of_rows, self.model, rows, self.settings.micro_tokens) if same else None
+        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch, self.job.folder, batches,
+                      len(rows), lengths=lambda: rows.lengths, **self.job.facts)  # fmt: skip
         for method in self.job.methods.values():
             method.prepare(self.model, facts)
 
@@ -159,7 +166,7 @@ class Engine:
         try:
             metric = self.evaluate(self.job.validation, stop=stop)
         except Interrupted:
-            self._swap()
+            self._swap(back=True)
             self.save()
             raise
         scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
@@ -170,7 +177,9 @@ class Engine:
             weights = self.ranks.whole(self.model.state_dict())
             if self.ranks.first:
                 checkpoint.save_best(self.checkpoints, self.progress.step, weights)
-        self._swap()
+        for method in self.job.methods.values():
+            method.scored(self.model, scores[key] if up else -scores[key])
+        self._swap(back=True)
         line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
         self.progress.history.append(line)
         told = {name: words for name, method in self.job.methods.items() if (words := method.told())}
@@ -199,8 +208,15 @@ class Engine:
         self.model.load_state_dict(checkpoint.load_best(self.checkpoints, self.progress.best_step))
         self.adapter = taken(self.model)
         for method in self.job.methods.values():
+            method.finish(self.model, self._goodness)
+        for method in self.job.methods.values():
             method.fold(self.model)
         return self.model.eval()
+
+    def _goodness(self) -> float:
+        """The score on validation of the weights in the model; of two the larger is the better."""
+        score = self.evaluate(self.job.validation).value()[self.task.best]
+        return score if self.task.higher_is_better else -score
 
     def resume(self) -> list[str]:
         """Goes back to the newest whole checkpoint; what to say of it. Without one the run starts anew."""
@@ -240,8 +256,12 @@ class Engine:
         if self.ranks.first:
             checkpoint.save(self.checkpoints, self.progress.step, state)
 
-    def _swap(self) -> None:
-        for method in self.job.methods.values():
+    def _swap(self, back: bool = False) -> None:
+        """The weights to ship for those in training, and back again in the other order."""
+        if isinstance(self.optimizer, ScheduleFree):
+            self.optimizer.swap()
+        methods = list(self.job.methods.values())
+        for method in reversed(methods) if back else methods:
             method.swap(self.model)
 
     def _due(self) -> bool:

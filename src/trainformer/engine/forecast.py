@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trainformer.core.batch import Batch, Encoded, pack
+from trainformer.engine import optim
 from trainformer.engine.engine import Engine
 
 FORWARD = 3
@@ -25,7 +26,7 @@ def forecast(engine: Engine) -> dict[str, Any]:
     seconds = min(_timed(engine, batches) for _ in range(2))
     speed = sum(b.tokens for b in batches) / seconds
     tokens = int(plan.rows.lengths.sum()) * plan.epochs
-    slots = {"adamw": 2, "adam": 2, "sgd": 1}[settings.optimizer]
+    slots = optim.KNOWN[settings.optimizer].slots
     scored = int(engine.job.validation.lengths.sum()) / FORWARD
     averages = 4 * slots * sum(p.numel() for p in engine.trained)
     return {

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from trainformer.core.config import TrainSettings
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model
+from trainformer.engine.optim import KNOWN
 
 USUAL_TOKENS, LEAST_TOKENS = 512, 8
 STEPS = 1000
@@ -13,7 +14,6 @@ STEPS = 1000
 LEAST_EPOCHS, MOST_EPOCHS = 3, 10
 BASE_WIDTH, BASE_RATE = 768, 5e-5
 """BERT-base learns well at 5e-5 (Devlin et al. 2019, arXiv:1810.04805); a narrower model bears more, a wider one less."""
-SGD_FACTOR = 200.0
 FEW_SHARE, FEW_FACTOR = 0.2, 5.0
 """Where less than this share of the weights is trained (LoRA: Hu et al. 2021, arXiv:2106.09685), the rate is higher."""
 
@@ -47,7 +47,7 @@ def settle(settings: TrainSettings, rows: int, width: int, trained_share: float 
         found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
     if settings.lr is None:
-        factor = SGD_FACTOR if settings.optimizer == "sgd" else 1.0
+        factor = KNOWN[settings.optimizer].factor
         factor *= FEW_FACTOR if trained_share < FEW_SHARE else 1.0
         found["lr"] = BASE_RATE * BASE_WIDTH / width * factor
         few = f", of which {trained_share:.1%} is trained" if trained_share < FEW_SHARE else ""

@@ -11,6 +11,8 @@ from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model, Rule
 from trainformer.nn.surgery import add, faster
 
+BETWEEN = "it moves the embeddings of a text's tokens, and the prompt stands between them"
+
 
 class Prompt(Method):
     """Train vectors that stand in front of each text like words; all else stays frozen but the head.
@@ -23,6 +25,7 @@ class Prompt(Method):
 
     stays: ClassVar[bool] = True
     moves_start: ClassVar[bool] = True
+    clashes: ClassVar[dict[str, str]] = dict.fromkeys(["freelb", "neftune", "pgd", "smart", "vat"], BETWEEN)
     length: int = Field(16, ge=1)
     """How many vectors are learned; a text has so many tokens fewer."""
 

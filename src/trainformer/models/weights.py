@@ -20,7 +20,7 @@ def library_names(model: Model) -> dict[str, str]:
     body, head = model.body, model.head
     assert isinstance(body, Encoder) and isinstance(head, SequenceHead)
     prefix = body.encoder.base_model_prefix
-    equal = maps_to_library(body.encoder.config, head.pooling)
+    equal = head.paths and maps_to_library(body.encoder.config, head.pooling)
     names = {}
     for ours in model.state_dict():
         if ours.startswith("body.encoder."):

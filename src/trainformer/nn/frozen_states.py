@@ -54,7 +54,10 @@ class FrozenStates:
 
     def _passed(self, own: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*inputs: Any, **words: Any) -> Any:
-            return own(*inputs, **words) if self._now is None else self._now[None]
+            if self._now is None:
+                return own(*inputs, **words)
+            filled = inputs[0].shape[1] - len(self._now)  # the body may round the number of tokens up
+            return nn.functional.pad(self._now, (0, 0, 0, filled))[None]
 
         return forward
 
@@ -130,7 +133,7 @@ class FrozenStates:
         try:
             self.body.forward(batch)
         except _Enough:
-            return found[0]
+            return found[0][: batch.tokens]
         finally:
             handle.remove()
         raise AssertionError("the highest frozen layer did not run")

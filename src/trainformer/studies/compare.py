@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from trainformer.bundle import Bundle
+from trainformer.bundle.adapters import FACTS
 from trainformer.bundle.outputs import scored
-from trainformer.bundle.reading import FACTS
 from trainformer.core.batch import Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
