@@ -7,6 +7,7 @@ without parts, and goes on in any number of processes, with parts or without.
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,14 +31,15 @@ class Sharded(Group):
     whole_here = False
     _empty: Model
     _spare: Batch
+    """What a process runs that has no more micro-batches while others have: it weighs nothing."""
 
     def words(self, config: Config) -> list[str]:
         return [*super().words(config), "train.shard: each holds a part of the model"]
 
     def begin(self, engine: "Engine") -> None:
         """The model is taken apart; then all weights, averages and moments are dealt out from the first process."""
-        first = engine.plan.rows[int(torch.argmin(engine.plan.rows.lengths))]
-        self._spare = pack([first])
+        shortest = engine.plan.rows[int(torch.argmin(engine.plan.rows.lengths))]
+        self._spare = pack([replace(shortest, weight=0.0)])
         state = engine.state()
         state.plain = self.word(state.plain)
         state.tensors = state.tensors if self.first else {}
