@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack, shifted
-from trainformer.core.roles import Body, Model
-from trainformer.engine.pieces import Together, base_grad
+from trainformer.core.errors import UserError
+from trainformer.core.roles import Body, Method, Model, Task
+from trainformer.engine.pieces import Together, base_grad, wrapped
 from trainformer.engine.ranks import Ranks
 from trainformer.losses.contrastive import in_batch
 
@@ -109,3 +111,13 @@ def test_moves_of_embeddings_go_with_their_rows(model: Model, whole: Batch) -> N
 def _weighed(model: Model, batch: Batch) -> float:
     with torch.no_grad():
         return float((contrast(model, batch) * batch.weight).mean())
+
+
+def test_several_processes_refuse_a_loss_that_joins_their_rows(model: Model) -> None:
+    """Each has a share of the rows alone: the loss would be another one."""
+    ranks, task, method = Ranks(), registry.build(Task, "retrieval", None), registry.build(Method, "simcse", None)
+    ranks.world = 2
+    with pytest.raises(UserError, match=r"the loss of 'retrieval' joins all rows of a step"):
+        wrapped(model, task, [], nullcontext, lambda: 0, ranks)
+    with pytest.raises(UserError, match=r"the loss of 'simcse' joins all rows of a step"):
+        wrapped(model, registry.build(Task, "text_classification", None), [method], nullcontext, lambda: 0, ranks)

@@ -104,6 +104,10 @@ def made_up(folder: Path) -> None:
         pairs.append({"text_a": one["text"], "text_b": other["text"], "label": "other", "likeness": 0.1})
     write(folder / "pairs.csv", pairs, ["text_a", "text_b", "label"])
     write(folder / "likeness.csv", pairs, ["text_a", "text_b", "likeness"])
+    asked = [
+        {"query": f"{k} {t}", "document": f"the {t} was so very {k}"} for k in [*WORDS["good"], *WORDS["bad"]] for t in THINGS
+    ]
+    write(folder / "queries.csv", asked, ["query", "document"])
     shutil.copytree(ROOT / "examples", folder / "examples")
 
 

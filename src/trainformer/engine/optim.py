@@ -27,11 +27,15 @@ def rules(model: Model, methods: list[Method]) -> dict[str, Rule]:
 
 @dataclass(frozen=True)
 class Named:
-    """An optimiser: how it is made, how many numbers it keeps for each weight, and its usual rate beside that of AdamW."""
+    """An optimiser: how it is made, how many numbers it keeps for each weight, and its usual rate beside that of AdamW.
+
+    `shards`: whether it does right by weights of which each process holds a part (train.shard).
+    """
 
     make: Callable[[list[dict[str, Any]], TrainSettings], torch.optim.Optimizer]
     slots: int
     factor: float = 1.0
+    shards: bool = False
 
 
 def _adam(kind: Any) -> Callable[[list[dict[str, Any]], TrainSettings], torch.optim.Optimizer]:
@@ -39,9 +43,9 @@ def _adam(kind: Any) -> Callable[[list[dict[str, Any]], TrainSettings], torch.op
 
 
 KNOWN = {
-    "adamw": Named(_adam(torch.optim.AdamW), 2),
-    "adam": Named(_adam(torch.optim.Adam), 2),
-    "sgd": Named(lambda groups, s: torch.optim.SGD(groups, lr=s.lr or 0.0, momentum=s.momentum), 1, 200.0),
+    "adamw": Named(_adam(torch.optim.AdamW), 2, shards=True),
+    "adam": Named(_adam(torch.optim.Adam), 2, shards=True),
+    "sgd": Named(lambda groups, s: torch.optim.SGD(groups, lr=s.lr or 0.0, momentum=s.momentum), 1, 200.0, shards=True),
     "adafactor": Named(lambda groups, s: torch.optim.Adafactor(groups, lr=s.lr or 0.0), 0, 20.0),
     "lion": Named(lambda groups, s: Lion(groups, s.lr or 0.0), 1, 0.2),
     "muon": Named(lambda groups, s: Muon(groups, s.lr or 0.0, s.betas, s.eps), 2),

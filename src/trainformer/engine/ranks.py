@@ -23,7 +23,7 @@ from trainformer.core.errors import UserError
 from trainformer.core.roles import Grad, Model, Task
 from trainformer.engine.exchange import Exchange, meet, several
 from trainformer.engine.limits import Interrupted, Stop
-from trainformer.engine.optim import clip
+from trainformer.engine.optim import KNOWN, clip
 
 if TYPE_CHECKING:
     from trainformer.engine.engine import Engine
@@ -252,6 +252,9 @@ def spread(ranks: Ranks, config: Config) -> tuple[Ranks, list[str]]:
         if not method.shards:
             what = f"the method '{name}' needs the whole model in each process."
             raise UserError(what, where="train.shard", fix="Leave one of the two out.")
+    if not KNOWN[config.train.optimizer].shards:
+        what = f"the optimiser '{config.train.optimizer}' needs whole weights in each process."
+        raise UserError(what, where="train.shard", fix="Take adamw, adam or sgd, or leave train.shard out.")
     from trainformer.engine.shard import Sharded  # late: it takes a while to import, and few need it
 
     return Sharded(ranks.exchange), Sharded(ranks.exchange).words(config)
