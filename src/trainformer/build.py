@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 
 from trainformer.core.config import Config
-from trainformer.core.errors import UserError
 from trainformer.core.roles import Backbone, Callback, Task
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport
@@ -73,7 +72,7 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     if type(config.task).vary is Task.vary:  # it may bring in any token
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
     train = prepared.slices["train"].rows
-    scaled = Rows(train.cache, train.index, _weight_scale(train))
+    scaled = Rows(train.cache, train.index, prepare.weight_scale(train))
     share, told = recipe.trained(model)
     chosen, words = recipe.settle(config.train, len(train), model.body.width, share)
     ranks, shared = spread(run.ranks, config)
@@ -90,11 +89,3 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
               watching if ranks.first else {}, config.dump(), chosen.probe, ranks, facts)  # fmt: skip
     return Engine(job), backbone, config
-
-
-def _weight_scale(rows: Rows) -> float:
-    """What makes the mean weight of the training rows 1."""
-    mean = float(rows.cache.weights[rows.index].mean())
-    if mean <= 0:
-        raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
-    return 1.0 / mean

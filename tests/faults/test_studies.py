@@ -279,3 +279,9 @@ def test_optuna_is_not_installed(searched: Cli, refused: Any, monkeypatch: pytes
     outcome = searched(LR, {"trials": 1})
     refused(outcome, "this needs the package 'optuna'. pip install 'trainformer[search]'")
     assert not (tmp_path / "study").exists()
+
+
+def test_several_processes(searched: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = searched(LR, {"trials": 1})
+    assert outcome.code == 2 and not (tmp_path / "study").exists()

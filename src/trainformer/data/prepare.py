@@ -180,3 +180,11 @@ def _encoded(part: Slice, task: Task, tokens: HubTokens, limit: int, labelled: b
 def _blank(part: Slice, task: Task, number: int) -> Example:
     texts = ("", "") if part.columns.text_b else ("",)
     return task.parse(texts, ..., number, 0.0)
+
+
+def weight_scale(rows: Rows) -> float:
+    """What makes the mean weight of the rows 1. Raises UserError if no row counts."""
+    mean = float(rows.cache.weights[rows.index].mean())
+    if mean <= 0:
+        raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
+    return 1.0 / mean

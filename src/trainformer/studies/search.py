@@ -6,6 +6,7 @@ at each score: write it down, ask the pruner, look at the clock
 at the end the best weights on validation are shipped, and the test rows are scored for the first time
 """
 
+import os
 import shutil
 import socket
 import time
@@ -155,6 +156,9 @@ def search(asked: Asked, folder: Path, say: Callable[[str], None]) -> ship.Outco
     Raises UserError for bad input, before anything is trained where it can be known, and Interrupted on a signal.
     """
     library()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        fix = "Start it alone on each machine, with one --storage."
+        raise UserError("a search is one process; its trials are processes of their own.", where="torchrun", fix=fix)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder), signals(folder) as stop:
         found = Search(asked, folder, say)

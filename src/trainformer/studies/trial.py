@@ -100,8 +100,9 @@ def _train(folder: Path, line: Any) -> None:
     watch._line = line
 
     def ready(report: CheckReport) -> None:
-        forecast = report.forecast or {}
-        if not report.errors and line.ask("ready", **{k: forecast[k] for k in ("first_score_seconds", "training_seconds")}):
+        forecast = report.forecast or {}  # none where the model is spread over processes
+        needed = {k: forecast.get(k, 0.0) for k in ("first_score_seconds", "training_seconds")}
+        if not report.errors and line.ask("ready", **needed):
             raise Declined
 
     run = Run(settings.parse(values, str(folder)), folder, _say, show=ready, part="fit", watch=watch)
