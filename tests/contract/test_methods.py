@@ -205,7 +205,8 @@ def test_a_pair_works_or_is_refused_with_a_reason(pair: tuple[str, str], loop: B
         return
     run = loop(*pair)
     before = run.plain(batch)
-    losses = [run.step(pieces) for _ in range(8)]
+    steps = 20 if "distil" in pair else 8  # the teacher has learnt nothing, and holds its pupil back at first
+    losses = [run.step(pieces) for _ in range(steps)]
     assert run.plain(batch) < before and all(loss == loss for loss in losses)
     if not set(pair) & ANOTHER_LOSS.keys():
         assert losses[0] == pytest.approx(before, abs=1e-5)
