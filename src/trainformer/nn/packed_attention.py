@@ -77,13 +77,13 @@ class _Short(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layout, grad = ctx.layout, grads[0]
+        layout, grad, saved = ctx.layout, grads[0], ctx.saved_tensors  # asked for once: what is computed again is given once
         heads = grad.shape[1]
         places, back = layout.places(heads, grad.device)
         zero = grad.new_zeros(1, 1, 1)
         found: list[list[Tensor]] = [[], [], []]
         for i, (group, place) in enumerate(zip(layout.groups, places, strict=True)):
-            q, k, v, weights = ctx.saved_tensors[4 * i : 4 * i + 4]
+            q, k, v, weights = saved[4 * i : 4 * i + 4]
             out = _laid(grad, group, place)
             if place.real is not None:  # what padding asks for must not move keys and values
                 out.view(len(group.lengths), heads, group.width, -1).masked_fill_(~place.real[:, None, :, None], 0.0)
