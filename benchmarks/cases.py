@@ -1,4 +1,4 @@
-"""The rows and models that the benchmarks of speed run on, written into a temporary folder from the shared data.
+"""The rows and models that the benchmarks of speed run on, written into a temporary folder, and runs of the command on them.
 
 Short texts are the film sentences of `en_sentiment`. Long texts are made of them, since no long review is at hand: texts of
 one label are joined, in the order of the file and again from its start, until they are as long as the next draw of a
@@ -10,12 +10,14 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
-from measure import BERT_BASE, HERE, MINILM, Shape
+from measure import BERT_BASE, HERE, MINILM, Child, Shape, run_child, trainformer
 from tokenizers import Tokenizer
 
 IMDB_MEDIAN_TOKENS, IMDB_SIGMA = 230, 0.65
@@ -94,3 +96,44 @@ class Files:
             words = [sys.executable, str(HERE / "random_bert.py"), str(self.minilm), str(shape), str(path)]
             subprocess.run(words, check=True)
         return path
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A run of the command `trainformer train`, and what its clock and log tell."""
+
+    child: Child
+    clock: dict[str, Any]
+    log: list[dict[str, Any]]
+    scores: dict[str, Any]
+    profile: dict[str, Any]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens that were trained on."""
+        return sum(line.get("tokens", 0) for line in self.log)
+
+
+def train_ours(files: Files, case: Case, train: Path, threads: int, **how: Any) -> Ours:
+    """The default recipe for one epoch, probe and baselines off, evaluated at the end alone.
+
+    `how` are settings of `train`, and `cache` (a folder), `profile` (steps in the profile). Words of None are left to the recipe.
+    """
+    settings = dict(epochs=1, step_rows=case.step_rows, lr=case.lr, precision="bfloat16", probe="false", baselines="false")
+    with tempfile.TemporaryDirectory() as folder:
+        run, config = Path(folder) / "run", Path(folder) / "config.yaml"
+        clock = {"profile_steps": how.pop("profile", 0)}
+        config.write_text(json.dumps({"callbacks": {"console": {}, "early_stopping": {}, "benchmarks.clock": clock}}))
+        cache = str(how.pop("cache", folder))
+        words = trainformer(
+            "train", config, "--data", train, "--validation", files.rows("validation", VALIDATION_ROWS, case.long),
+            "--test", files.rows("test", TEST_ROWS, case.long), "--model", files.model(case.shape),
+            "--text", "text", "--label", "label", "--out", run, "--set", f"data.max_tokens={case.limit}",
+        )  # fmt: skip
+        for name, value in (settings | how).items():
+            words += [] if value is None else ["--set", f"train.{name}={value}"]
+        child = run_child(words, threads, TRAINFORMER_CACHE=cache)
+        found = {name: json.loads((run / f"{name}.json").read_text()) for name in ("clock", "scores")}
+        profile = run / "profile.json"
+        log = [json.loads(line) for line in (run / "log.jsonl").open()]
+        return Ours(child, found["clock"], log, found["scores"], json.loads(profile.read_text()) if profile.exists() else {})

@@ -1,8 +1,9 @@
 """A callback that times a run from inside: `--callback benchmarks.clock`, with the root of the repository in PYTHONPATH.
 
 It writes RUN/clock.json when the run ends: the seconds from the start of the loop to the end of the last step, everything
-between the steps included; the time of day of the first optimiser step; the seconds of each optimiser step; and, where it
-was asked to, RUN/profile.json, the operators of some steps. What it times itself is what the loop really runs.
+between the steps included; the time of day of the first optimiser step; the seconds of each optimiser step and the number of
+parameters that it moves; and, where it was asked to, RUN/profile.json, the operators of some steps. What it times is what the
+loop really runs.
 """
 
 import json
@@ -38,7 +39,10 @@ class Clock(Callback):
         self._hooks = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
         self._began = time.perf_counter()
 
-    def _before(self, *_: Any) -> None:
+    def _before(self, optimizer: Any, *_: Any) -> None:
+        if not self._found["optimizer_seconds"]:
+            moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._found["optimizer_parameters"] = sum(p.numel() for p in moved)
         self._optimizer_began = time.perf_counter()
 
     def _after(self, *_: Any) -> None:

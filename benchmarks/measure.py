@@ -73,6 +73,20 @@ def gemm_peak(numbers: str, threads: int) -> float:
     return best
 
 
+def copy_bandwidth(threads: int) -> float:
+    """Bytes a second, read and written together, of copying an array that no cache holds."""
+    import torch
+
+    torch.set_num_threads(threads)
+    source, target = (torch.ones(2**26) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.nbytes / best
+
+
 def busy_seconds(stat: str, tick: float) -> tuple[float, int]:
     """Seconds that all processors worked or were taken away, and how many there are, from the text of /proc/stat.
 
@@ -191,13 +205,13 @@ def facts(threads: int) -> dict[str, str | int]:
     )
 
 
-def described(found: dict[str, str | int], thrown: int) -> str:
-    """The line under a table."""
-    return (
-        f"{found['processor']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}, "
-        f"code {found['code']}. "
-        f"Runs thrown away because others took more than {MOST_LOAD:.0%} of the machine, and repeated: {thrown}."
-    )
+def described(found: dict[str, str | int], thrown: int | None = None) -> str:
+    """The line under a table: the machine, and how many runs were thrown away, where the load of others matters."""
+    machine = f"{found['processor']}, {found['cores']} cores, {found['threads']} threads, torch {found['torch']}"
+    told = f"{machine}, code {found['code']}."
+    if thrown is None:
+        return told
+    return f"{told} Runs thrown away because others took more than {MOST_LOAD:.0%} of the machine, and repeated: {thrown}."
 
 
 class Results:

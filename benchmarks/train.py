@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cases import CASES, TEST_ROWS, VALIDATION_ROWS, Case, Files
+from cases import CASES, TEST_ROWS, Case, Files, train_ours
 from measure import (
     HERE,
     MOST_LOAD,
@@ -31,7 +31,6 @@ from measure import (
     rows_of_table,
     run_child,
     spread,
-    trainformer,
     useful_flops,
 )
 
@@ -79,23 +78,8 @@ def rows_of(case: Case, recipe: str, scale: float) -> int:
 
 
 def run_ours(a: argparse.Namespace, case: Case, files: Files, train: Path) -> tuple[Child, dict]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        words = trainformer(
-            "train", "--data", train, "--validation", files.rows("validation", VALIDATION_ROWS, case.long),
-            "--test", files.rows("test", TEST_ROWS, case.long), "--model", files.model(case.shape),
-            "--text", "text", "--label", "label", "--callback", "benchmarks.clock", "--out", run,
-        )  # fmt: skip
-        settings = dict(epochs=1, step_rows=case.step_rows, lr=case.lr, precision="bfloat16", probe="false", baselines="false")
-        for name, value in settings.items():
-            words += ["--set", f"train.{name}={value}"]
-        words += ["--set", f"data.max_tokens={case.limit}"]
-        child = run_child(words, a.threads, TRAINFORMER_CACHE=folder)
-        log = [json.loads(line) for line in (run / "log.jsonl").open()]
-        clock = json.loads((run / "clock.json").read_text())
-        scores = json.loads((run / "scores.json").read_text())
-        tokens = sum(line.get("tokens", 0) for line in log)
-        return child, dict(seconds=clock["seconds"], tokens=tokens, test_accuracy=scores["test_accuracy"])
+    run = train_ours(files, case, train, a.threads)
+    return run.child, dict(seconds=run.clock["seconds"], tokens=run.tokens, test_accuracy=run.scores["test_accuracy"])
 
 
 def run_peer(a: argparse.Namespace, case: Case, recipe: str, files: Files, train: Path) -> tuple[Child, dict]:
