@@ -257,7 +257,7 @@ def main() -> None:
         if not isinstance(error, Interrupted):
             raise
         _end(f"{error} Go on with: trainformer train --out {shlex.quote(str(error.folder))} --resume", error.code)
-    _end("stopped before the first step", code) if code == INTERRUPTED else sys.exit(code or 0)
+    _end("stopped", code) if code == INTERRUPTED else sys.exit(code or 0)
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -17,7 +17,7 @@ from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
-from trainformer.core.files import require_room, write_json, write_text
+from trainformer.core.files import require_room, sweep, write_json, write_text
 from trainformer.core.roles import Backbone, Metric, Model, Task
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
@@ -25,7 +25,7 @@ from trainformer.data.check import check as look
 from trainformer.data.plan import Plan, Rows
 from trainformer.data.prepare import Prepared
 from trainformer.data.tokens import HubTokens
-from trainformer.engine import recipe
+from trainformer.engine import begun, recipe
 from trainformer.engine.engine import Engine, Job, Progress
 from trainformer.engine.forecast import forecast
 from trainformer.engine.probe import fit_probe
@@ -35,6 +35,8 @@ from trainformer.trust.baselines import Baselines
 from trainformer.trust.findings import against_baselines, curve, worst
 
 Say = Callable[[str], None]
+SCORES = "scores.json"
+"""Written last: a run that has it is finished."""
 
 
 @dataclass
@@ -69,22 +71,21 @@ def train(run: Run, resume: bool = False) -> Result:
     Raises UserError for bad input, before anything is written where it can be known, and Interrupted on a signal.
     """
     began = time.perf_counter()
+    if resume and (run.folder / SCORES).is_file():
+        return _finished(run)
     config, tokens, limit, prepared = _data(run, labelled=True)
     engine, backbone, config = _engine(run, config, prepared)
     checked = _check(prepared, config, limit, forecast(engine))
     run.show(checked)
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    if resume and (run.folder / "config.yaml").is_file():
-        _refuse_change(run.folder / "config.yaml", config)
-    write_text(run.folder / "config.yaml", settings.dump_yaml(config))
-    begun = resume and any((run.folder / "checkpoints").glob("step-*"))
     cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if config.train.baselines else None
-    baselines = _baselines(run, cheap, prepared, engine, begun)
+    _begin(run, config, prepared, engine, resume)
+    baselines = _baselines(run, cheap, prepared, engine, resume and any((run.folder / "checkpoints").glob("step-*")))
     for line in engine.resume() if resume else []:
         run.say(line)
     progress = engine.fit()
+    prepared.require_unchanged()
     model = engine.ship()
     whole_again(model)
     output, target = engine.outputs(prepared.slices["validation"].rows)
@@ -103,8 +104,29 @@ def train(run: Run, resume: bool = False) -> Result:
         "seconds": round(time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
+    prepared.require_unchanged()
     contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
     return _write(run, contents, results, config)
+
+
+def _begin(run: Run, config: Config, prepared: Prepared, engine: Engine, resume: bool) -> None:
+    """The run's folder with its settings and what else its bits depend on; a run that goes on is held to both."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    now = begun.facts(engine, prepared.files)
+    if resume and (run.folder / "config.yaml").is_file():
+        begun.refuse_change(run.folder, config, prepared.files)
+        for line in begun.differences(run.folder, now):
+            run.say(line)
+    sweep(run.folder)
+    write_text(run.folder / "config.yaml", settings.dump_yaml(config))
+    begun.write(run.folder, now)
+
+
+def _finished(run: Run) -> Result:
+    """Nothing is left to do: the scores are written when all else is."""
+    run.say(f"--out {run.folder}: this run is finished, and nothing is done. Its bundle: {run.folder / 'bundle'}")
+    found = json.loads((run.folder / SCORES).read_text(encoding="utf-8"))
+    return Result(run.folder, {split: found[split] for split in ("validation", "test")})
 
 
 def check(run: Run) -> CheckReport:
@@ -160,8 +182,8 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)
     plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, vary=config.task.vary)
-    job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              config.callbacks, config.dump(), score_start=chosen.probe)  # fmt: skip
+    job = Job(model, config.task, plan, prepared.slices["validation"].rows, begun.kept(chosen, run.folder), run.folder,
+              config.method, config.callbacks, config.dump(), chosen.probe, prepared.slices["train"].places)  # fmt: skip
     return Engine(job), backbone, config
 
 
@@ -180,23 +202,6 @@ def _broken(prepared: Prepared) -> bool:
 def _check(prepared: Prepared, config: Config, limit: int, predicted: dict[str, Any] | None) -> CheckReport:
     parts = [Part(s.name, s.source.name, s.survey, s.chosen, s.cache) for s in prepared.slices.values()]
     return look(parts, config.task, limit, predicted)
-
-
-def _refuse_change(path: Path, config: Config) -> None:
-    """Raises UserError if the run was begun with other settings than those it shall go on with."""
-    before, now = _flat(settings.read_yaml(path)), _flat(config.dump())
-    for name in [*before, *(n for n in now if n not in before)]:
-        if before.get(name) != now.get(name) and not name.startswith(("callbacks.", "data.cache", "train.device")):
-            what = f"{name} was {before.get(name)!r:.60} when the run began, and is {now.get(name)!r:.60} now."
-            raise UserError(what, where=f"--out {path.parent}", fix="Go on with --resume and no settings, or start another run.")
-
-
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by their full names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
-    return found
 
 
 def _refuse(report: CheckReport, strict: bool) -> None:
@@ -278,7 +283,7 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     write_text(run.folder / "report.html", page)
     scores = {"validation": results["validation"]["scores"], "test": (results["test"] or {}).get("scores")}
     flat = {f"test_{k}": v for k, v in (scores["test"] or {}).items()}
-    write_json(run.folder / "scores.json", {**scores, **flat, "baselines": results["baselines"], "verdict": results["verdict"],
+    write_json(run.folder / SCORES, {**scores, **flat, "baselines": results["baselines"], "verdict": results["verdict"],
                                             "seconds": results["seconds"]})  # fmt: skip
     run.say(results["verdict"])
     key = config.task.best

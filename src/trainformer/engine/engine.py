@@ -11,7 +11,7 @@ All randomness follows from (seed, step, micro-batch), so a run that goes on fro
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from trainformer.core.config import TrainSettings
 from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
 from trainformer.data.plan import Plan, Rows, seed_of
 from trainformer.engine import checkpoint, optim
-from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
+from trainformer.engine.limits import Interrupted, Stop, finite, nonfinite, require_scores, require_weights, sick, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.pieces import Log, wrapped
 from trainformer.engine.precision import device_of, half
+from trainformer.engine.writer import Writer
 from trainformer.nn.dropout import quicken
 
 
@@ -46,6 +47,8 @@ class Job:
     config: dict[str, Any] = field(default_factory=dict)
     score_start: bool = False
     """Score the model before the first step: it may already be the best (a head from a linear probe)."""
+    places: Callable[[list[int]], str] = lambda rows: f"training rows {', '.join(map(str, rows))}"
+    """Names training rows in messages: by file and line, where that is known."""
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped: bool = False
+    skipped: int = 0
 
 
 class Engine:
@@ -71,6 +75,7 @@ class Engine:
         self.half = half(job.settings.precision, self.device)
         self.progress = Progress()
         self.checkpoints = job.folder / "checkpoints"
+        self._whole: Path | None = None
         self.model.to(self.device)
         methods = list(job.methods.values())
         self.prepare()
@@ -89,22 +94,23 @@ class Engine:
 
         Raises Interrupted on a signal, after a checkpoint, and UserError on a loss that is no number.
         """
-        log = Log(self.job.folder / "log.jsonl", self.progress.step)
+        require_weights(self.model, f"before step {self.progress.step}")
+        log = Log(self.job.folder / "log.jsonl", self.progress.step, [line["step"] for line in self.progress.history])
         start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
         try:
-            with signals(self.job.folder) as stop:
+            with signals(self.job.folder) as stop, Writer(self.checkpoints, self.settings, self._whole) as writer:
                 for callback in self.job.callbacks.values():
                     callback.on_start({**start, "model": type(self.model.body).__name__})
                 if self._unscored():
-                    self._score(log, stop)
-                    self._save()
+                    self._score(log, stop, writer)
+                    self._save(log, writer)
                 while self.progress.step < len(self.plan) and not self.progress.stopped:
                     self._step(log)
                     if self._due():
-                        self._score(log, stop)
-                        self._save()
-                    elif stop.number:
-                        self._save()
+                        self._score(log, stop, writer)
+                        self._save(log, writer)
+                    elif writer.due(self.progress.step) or stop.number:
+                        self._save(log, writer)
                     stop.check(self.progress.step)
         finally:
             for callback in self.job.callbacks.values():
@@ -118,7 +124,8 @@ class Engine:
         batches = self.plan[step]
         loss = self.gradient(batches)
         norm = optim.clip(self.trained, self.settings.clip_norm)
-        require_finite(loss, norm, batches, step)
+        if not finite(loss, norm):
+            return self._pass_over(log, batches, float(loss), float(norm))
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)
         self.optimizer.step()
@@ -135,21 +142,34 @@ class Engine:
         for callback in self.job.callbacks.values():
             callback.on_step(report)
 
-    def _score(self, log: Log, stop: Stop) -> None:
+    def _pass_over(self, log: Log, batches: list[Batch], loss: float, norm: float) -> None:
+        """A step whose loss or gradient is no number changes no weight; it ends the run, unless some may be skipped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.skipped += 1
+        step, skipped = self.progress.step, self.progress.skipped
+        epoch = round((step + 1) / self.plan.steps_an_epoch, 6)
+        log.write(step=step + 1, epoch=epoch, loss=loss, grad_norm=norm, skipped=skipped)
+        if skipped > self.settings.skip_nonfinite:
+            rows = self.job.places(sick(self.model, self.task, batches))
+            raise nonfinite(f"loss {loss}, gradient norm {norm}", step, rows)
+        self.progress.step = step + 1
+
+    def _score(self, log: Log, stop: Stop, writer: Writer) -> None:
         """Scores validation with the weights that would ship, and keeps them if they are the best so far."""
         self._swap()
         try:
             metric = self.evaluate(self.job.validation, stop=stop)
         except Interrupted:
             self._swap()
-            self._save()
+            self._save(log, writer)
             raise
         scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
+        require_scores(scores, self.progress.step)
         before = self.progress.best.get(key)
         best = before is None or (scores[key] > before if up else scores[key] < before)
         if best:
             self.progress.best_step, self.progress.best = self.progress.step, scores
-            checkpoint.save_best(self.checkpoints, self.progress.step, self.model.state_dict())
+            writer.best(self.progress.step, self.model.state_dict())
         self._swap()
         line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
         self.progress.history.append(line)
@@ -192,19 +212,20 @@ class Engine:
         for name, callback in self.job.callbacks.items():
             callback.restore(state.plain["callbacks"].get(name, {}))
         self.progress = Progress(**{k: state.plain[k] for k in Progress.__dataclass_fields__})
+        self._whole = state.path
         return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
 
     def _outputs(self, rows: Rows) -> Iterator[tuple[torch.Tensor, Batch]]:
         return outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
 
-    def _save(self) -> None:
+    def _save(self, log: Log, writer: Writer) -> None:
         state = checkpoint.State(
             {f"model.{k}": v for k, v in self.model.state_dict().items()}
             | {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
             | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()},
             vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}},
         )
-        checkpoint.save(self.checkpoints, self.progress.step, state)
+        writer.state(self.progress.step, state, log.sync)
 
     def _swap(self) -> None:
         for method in self.job.methods.values():
