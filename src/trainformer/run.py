@@ -22,13 +22,14 @@ from trainformer.core.roles import Backbone, Metric, Model, Task
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
-from trainformer.data.plan import Plan, Rows
+from trainformer.data.plan import Plan
 from trainformer.data.prepare import Prepared
 from trainformer.data.tokens import HubTokens
 from trainformer.engine import begun, recipe
 from trainformer.engine.engine import Engine, Job, Progress
 from trainformer.engine.forecast import forecast
 from trainformer.engine.probe import fit_probe
+from trainformer.engine.room import make_room
 from trainformer.nn.few_rows import keep_rows, whole_again
 from trainformer.trust import calibrate, card, report
 from trainformer.trust.baselines import Baselines
@@ -75,7 +76,7 @@ def train(run: Run, resume: bool = False) -> Result:
         return _finished(run)
     config, tokens, limit, prepared = _data(run, labelled=True)
     engine, backbone, config = _engine(run, config, prepared)
-    checked = _check(prepared, config, limit, forecast(engine))
+    checked = _check(prepared, config, limit, _forecast(run, engine))
     run.show(checked)
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
@@ -138,7 +139,7 @@ def check(run: Run) -> CheckReport:
             prepare.learn(prepared, config.task)
         except UserError:  # the report has this as a finding, with places
             return _check(prepared, config, limit, None)
-        predicted = forecast(_engine(run, config, prepared)[0])
+        predicted = _forecast(run, _engine(run, config, prepared)[0])
     return _check(prepared, config, limit, predicted)
 
 
@@ -172,8 +173,7 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
         method.extend(model)
     if type(config.task).vary is Task.vary:  # it may bring in any token
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
-    rows = prepared.slices["train"].rows
-    scaled = Rows(rows.cache, rows.index, _weight_scale(rows))
+    rows = prepared.slices["train"].rows.scaled()
     share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
     chosen, words = recipe.settle(config.train, len(rows), model.body.width, share)
     prepared.said += [*said, *words]
@@ -181,18 +181,21 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
         run.say(line)
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)
-    plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, vary=config.task.vary)
-    job = Job(model, config.task, plan, prepared.slices["validation"].rows, begun.kept(chosen, run.folder), run.folder,
-              config.method, config.callbacks, config.dump(), chosen.probe, prepared.slices["train"].places)  # fmt: skip
+    used = begun.kept(chosen, run.folder)
+    plan = Plan(rows, used.step_rows, used.micro_tokens, used.epochs or 1.0, used.seed, padded, vary=config.task.vary)
+    held, places = prepared.slices["validation"].rows, prepared.slices["train"].places
+    job = Job(
+        model, config.task, plan, held, used, run.folder, config.method, config.callbacks, config.dump(), used.probe, places
+    )
     return Engine(job), backbone, config
 
 
-def _weight_scale(rows: Rows) -> float:
-    """What makes the mean weight of the training rows 1."""
-    mean = float(rows.cache.weights[rows.index].mean())
-    if mean <= 0:
-        raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
-    return 1.0 / mean
+def _forecast(run: Run, engine: Engine) -> dict[str, Any]:
+    """Time and memory; micro-batches that do not fit are cut, and a run that does not fit is refused."""
+    memory, said = make_room(engine)
+    for line in said:
+        run.say(line)
+    return forecast(engine, memory)
 
 
 def _broken(prepared: Prepared) -> bool:

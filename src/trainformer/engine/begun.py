@@ -44,12 +44,8 @@ def write(folder: Path, found: dict[str, Any]) -> None:
 
 
 def kept(train: TrainSettings, folder: Path) -> TrainSettings:
-    """The settings with what a run that goes on chose when it began, where they leave the choice open: the precision.
-
-    A second measurement could choose otherwise.
-    """
-    before = read(folder).get("chosen", {})
-    return train.model_copy(update={"precision": before["precision"]}) if before and train.precision == "auto" else train
+    """The settings with what a run that goes on chose when it began: numbers and micro-batches, which it measured."""
+    return train.model_copy(update=read(folder).get("chosen", {}))
 
 
 def differences(folder: Path, now: dict[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ class Ema(Method):
     def state(self) -> dict[str, Tensor]:
         """The averages by the names of their weights, and the steps seen. Called while the weights are those of training."""
         assert not self._training, "swap back before saving"
-        averages = {f"average.{name}": value.clone() for name, value in self._average.items()}
+        averages = {f"average.{name}": value for name, value in self._average.items()}
         return {**averages, "steps": torch.tensor(self._steps)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
