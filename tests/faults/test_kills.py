@@ -21,7 +21,7 @@ ENGINE = "trainformer.engine.engine:Engine"
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "accumulation": {"train": {"micro_tokens": 30}},
-    "windows": {"task": {"name": "text_classification", "long_text": "windows"}, "data": {"max_tokens": 12}},
+    "windows": {"task": {"name": "text_classification", "long_text": "window"}, "data": {"max_tokens": 12}},
     "all methods": {"method": ["llrd", "lora", "rdrop", "fgm", "ema"]},
     "sgd": {"train": {"optimizer": "sgd", "lr": 0.1}, "method": ["llrd"]},
 }

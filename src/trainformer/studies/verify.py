@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ CLOCK = {"seconds"}
 
 @dataclass
 class Verdict:
-    """How many kills there were, in how many runs, and what of those ended otherwise than the run that was left alone."""
+    """How many kills there were, in how many runs, and those runs that ended otherwise than the one that was left alone."""
 
     kills: int = 0
     runs: int = 0
@@ -37,39 +38,54 @@ class Verdict:
 def verify(config: Path, kills: int, seed: int, folder: Path, say: Say) -> Verdict:
     """Runs a configuration once undisturbed, then with SIGKILL at random instants and `--resume`, until it was killed so often.
 
-    Each kill falls at an instant drawn evenly over the life of an undisturbed run. A run that ends before its kill is
-    compared, and the next one starts. Raises UserError if the undisturbed run fails.
+    Raises UserError if the undisturbed run fails.
+    """
+    return torture(Training(partial(_start, config), differences), kills, random.Random(seed), folder, say)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can be killed: how its process starts or goes on in a folder, and what differs between two that ended."""
+
+    start: Callable[[Path], subprocess.Popen[bytes]]
+    differences: Callable[[Path, Path], list[str]]
+
+
+def torture(training: Training, kills: int, draw: random.Random, folder: Path, say: Say) -> Verdict:
+    """Each kill falls at an instant drawn evenly over the life of an undisturbed run.
+
+    A run that ends before its kill is compared, and the next one starts.
     """
     began = time.monotonic()
     whole = folder / "whole"
-    if (code := _start(config, whole).wait()) != 0:
-        raise UserError(f"the run that is left alone ended with exit code {code}: {_told(whole)}", where=str(config))
+    if (code := training.start(whole).wait()) != 0:
+        raise UserError(f"the run that is left alone ended with exit code {code}: {_told(whole)}", where=str(folder))
     life = time.monotonic() - began
     say(f"left alone, the run took {life:.1f} s")
-    draw, verdict = random.Random(seed), Verdict()
+    verdict = Verdict()
     while True:
         verdict.runs += 1
-        run = folder / f"killed-{verdict.runs}"
-        code = _killed_often(config, run, lambda: draw.uniform(0, life), (verdict, kills, say))
-        found = differences(whole, run) if code == 0 else [f"it ended with exit code {code}: {_told(run)}"]
-        verdict.wrong += [f"{run.name}: {each}" for each in found]
-        say(f"run {verdict.runs} ended after {verdict.kills} kills: {'the same bits' if not found else '; '.join(found)}")
-        if verdict.kills >= kills or code != 0:
+        run, before = folder / f"killed-{verdict.runs}", verdict.kills
+        code = _killed_often(training, run, lambda: draw.uniform(0, life), (verdict, kills, say))
+        found = training.differences(whole, run) if code == 0 else [f"it ended with exit code {code}: {_told(run)}"]
+        verdict.wrong += [f"{run.name}: {'; '.join(found)}"] if found else []
+        say(f"run {verdict.runs} ended after {verdict.kills} kills: {'; '.join(found) or 'the same bits'}")
+        if verdict.kills >= kills or (code != 0 and verdict.kills == before):
             return verdict
 
 
-def _killed_often(config: Path, run: Path, instant: Callable[[], float], tally: tuple[Verdict, int, Say]) -> int:
+def _killed_often(training: Training, run: Path, instant: Callable[[], float], tally: tuple[Verdict, int, Say]) -> int:
     """The exit code of a run that was killed and resumed until it ended before its next kill, or all kills were spent."""
     verdict, kills, say = tally
     while True:
-        child, after = _start(config, run), instant()
+        child, after = training.start(run), instant()
         try:
             return child.wait(after if verdict.kills < kills else None)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
             verdict.kills += 1
-            say(f"kill {verdict.kills} of {kills}: after {after:.2f} s, newest checkpoint: {_newest(run)}")
+            say(f"kill {verdict.kills} of {kills}: after {after:.2f} s")
 
 
 def _start(config: Path, run: Path) -> subprocess.Popen[bytes]:
@@ -83,10 +99,6 @@ def _told(run: Path) -> str:
     """The last line that a run printed."""
     lines = run.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     return lines[-1] if lines else "it printed nothing"
-
-
-def _newest(run: Path) -> str:
-    return max((p.name for p in (run / "checkpoints").glob("step-*")), default="none")
 
 
 def differences(one: Path, other: Path) -> list[str]:
