@@ -1,7 +1,9 @@
 """What the loop calls: the gradient of a step, and the log."""
 
 import json
-from collections.abc import Callable, Iterator
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from trainformer.core.batch import Batch, join, shifted
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError
+from trainformer.core.files import write_text
 from trainformer.core.roles import Grad, Loss, Method, Model, Task
 from trainformer.core.seeds import seed_of
 from trainformer.engine.ranks import Ranks
@@ -120,19 +123,38 @@ def _refuse_coupled(task: Task, methods: list[Method]) -> None:
 
 
 class Log:
-    """`log.jsonl`: a line a step, a line an evaluation. Going on from a step drops the lines after it."""
+    """`log.jsonl`: a line a step, a line an evaluation. A loss that is no number stands as the text "nan" or "inf"."""
 
-    def __init__(self, path: Path, start: int):
-        kept = []
-        if path.exists() and start:
-            kept = [x for x in path.read_text().splitlines() if x.endswith("}") and json.loads(x)["step"] <= start]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path | None, step: int, scored: Sequence[int]):
+        """Going on after `step`, evaluated at `scored`, drops what a run that was broken off wrote later. No path: no log."""
+        self._known = {(s, True) for s in scored} | {(s, False) for s in range(1, step + 1)}
+        if path is not None:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+            write_text(path, "".join(f"{line.decode()}\n" for line in lines if self._is_known(line)))
+        self._path = path
+        self._file = open(os.devnull if path is None else path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def _is_known(self, line: bytes) -> bool:
+        """Whether a line is of this run's past, and the first of its kind; one that was cut while it was written is not."""
+        try:
+            values = json.loads(line)
+            place = (values["step"], "validation" in values)
+        except (ValueError, KeyError, TypeError):
+            return False
+        known = place in self._known
+        self._known.discard(place)
+        return known
 
     def write(self, **values: Any) -> None:
         """One line, at once."""
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        plain = {k: v if not isinstance(v, float) or math.isfinite(v) else str(v) for k, v in values.items()}
+        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Waits until the lines are on the disk."""
+        if self._path is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
