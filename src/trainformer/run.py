@@ -59,7 +59,7 @@ def train(run: Run, resume: bool = False) -> Result:
     began, run.ranks = time.perf_counter(), join()
     if not run.ranks.first:
         run.say, run.show = (lambda _: None), (lambda _: None)
-    if resume and run.ranks.same((run.folder / SCORES).is_file()):
+    if resume and run.ranks.same(all((run.folder / name).exists() for name in ("bundle", SCORES))):
         return _finished(run)
     config, tokens, limit, prepared = run.ranks.in_turn(lambda: build.rows(run, labelled=True))
     engine, backbone, config = build.engine(run, config, prepared)

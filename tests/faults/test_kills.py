@@ -98,7 +98,7 @@ PLACES = {
     "while an old state is removed": ["shutil:rmtree", 3],
     "in the last step": [f"{ENGINE}._step", 1, 8],
     "in the last evaluation": [f"{ENGINE}._score", 1, 9],
-    "before the last save": [f"{ENGINE}._save", 1, 9],
+    "before the last save": [f"{ENGINE}.save", 1, 9],
     "after the last step": [f"{ENGINE}.ship", 1],
     "while calibrating": ["trainformer.trust.calibrate:fit", 1],
     "while the report is written": ["trainformer.trust.report:render", 1],

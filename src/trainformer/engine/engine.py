@@ -274,8 +274,8 @@ class Engine:
             | {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
             | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()}
         )
-        plain = vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}}
-        return checkpoint.State(self.ranks.whole(tensors), plain)
+        told = {name: kept for name, callback in self.job.callbacks.items() if (kept := callback.state())}
+        return checkpoint.State(self.ranks.whole(tensors), vars(self.progress) | {"callbacks": told})
 
     def save(self) -> None:
         """A checkpoint of this step, which the first process writes beside training."""
