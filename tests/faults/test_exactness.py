@@ -193,7 +193,9 @@ def test_some_such_steps_may_be_skipped(train: Cli, huge: Path, tmp_path: Path) 
 def test_a_weight_that_is_no_number_is_named_before_the_first_step(train: Cli, tiny_model: Path, tmp_path: Path) -> None:
     outcome = train("run", model=poked(tiny_model, tmp_path / "nan", "film", float("nan")))
     assert outcome.code == 2
-    assert "before step 0: the weight body.encoder.embeddings.word_embeddings.weight has values that are not finite" in outcome.err
+    assert (
+        "before step 0: the weight body.encoder.embeddings.word_embeddings.weight has values that are not finite" in outcome.err
+    )
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

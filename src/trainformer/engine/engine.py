@@ -30,7 +30,7 @@ from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, finite, nonfinite, require_scores, require_weights, sick, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.optimizers.schedule_free import ScheduleFree
-from trainformer.engine.pieces import Log, wrapped
+from trainformer.engine.pieces import Log, Loop, wrapped
 from trainformer.engine.precision import device_of, half
 from trainformer.engine.ranks import Ranks
 from trainformer.engine.recompute import recompute
@@ -87,6 +87,7 @@ class Engine:
         self.adapter: Adapter | None = None
         self.checkpoints = job.folder / "checkpoints"
         self._whole: Path | None = None
+        self._cut: list[int] = []
         self.model.to(self.device)
         if job.settings.recompute:
             recompute(self.model.body)
@@ -99,7 +100,7 @@ class Engine:
         self.optimizer = optim.build(self.model, methods, self.settings)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.plan.pick = lambda rows, step: reduce(lambda chosen, method: method.pick(chosen, step), methods, rows)
-        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed, self.ranks)
+        self.gradient = wrapped(self.model, self.task, methods, Loop(self.numbers, self._seed, self.ranks, self._cut.append))
 
     def prepare(self) -> None:
         """Shows the methods the model as it stands: once more if a probe has given its head a start."""
@@ -165,7 +166,11 @@ class Engine:
         self.progress.step = step + 1
         report = StepReport(step + 1, len(self.plan), self._epoch, float(loss), lr, tokens, padded,
                             time.perf_counter() - began, float(norm))  # fmt: skip
-        self.log.write(step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds)
+        cut = {"out_of_memory": self._cut[-1]} if self._cut else {}
+        self._cut.clear()
+        self.log.write(
+            step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds, **cut
+        )
         for callback in self.job.callbacks.values():
             callback.on_step(report)
 

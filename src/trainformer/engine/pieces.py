@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainformer.core.batch import Batch, join, shifted
+from trainformer.core.batch import Batch, cut, join, shifted
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError
 from trainformer.core.files import write_text
@@ -50,12 +51,7 @@ class Together(Model):
         self._run, self._pieces = model.__call__, pieces
 
     def forward(self, batch: Batch) -> Tensor:
-        sizes = [[len(part.ids) for part in piece.parts] for piece in self._pieces]
-        shifts: list[Any] = [
-            [None] * len(sizes) if part.shift is None else part.shift.split([size[i] for size in sizes])
-            for i, part in enumerate(batch.parts)
-        ]
-        pieces = [shifted(piece, own) for piece, own in zip(self._pieces, zip(*shifts, strict=True), strict=True)]
+        pieces = _moved(batch, self._pieces)
         if len(pieces) == 1 or not torch.is_grad_enabled():
             return torch.cat([self._run(piece) for piece in pieces])
         # The ids stand among the arguments only to show on which device the draws of dropout must be kept.
@@ -67,28 +63,76 @@ class Together(Model):
         return output
 
 
-def base_grad(
-    model: Model, loss: Loss, numbers: Numbers, seed: Callable[[], int], ranks: Ranks, couples: Callable[[str], bool] = _apart
-) -> Grad:
+def _moved(batch: Batch, pieces: list[Batch]) -> list[Batch]:
+    """The pieces of a batch, each with its share of the moves of embeddings that the batch has."""
+    sizes = [[len(part.ids) for part in piece.parts] for piece in pieces]
+    shifts: list[Any] = [
+        [None] * len(sizes) if part.shift is None else part.shift.split([size[i] for size in sizes])
+        for i, part in enumerate(batch.parts)
+    ]
+    return [shifted(piece, own) for piece, own in zip(pieces, zip(*shifts, strict=True), strict=True)]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a gradient asks of the loop around it."""
+
+    numbers: Numbers
+    seed: Callable[[], int]
+    """The seed of the step."""
+    ranks: Ranks = field(default_factory=Ranks)
+    finer: Callable[[int], None] = lambda pieces: None
+    """Is told into how many micro-batches a step was cut because the device had no memory for fewer."""
+
+
+def base_grad(model: Model, loss: Loss, loop: Loop, couples: Callable[[str], bool] = _apart) -> Grad:
     """The innermost gradient: units of the whole step are counted first, losses weighed, summed and divided once.
 
     So the result does not depend on how the step was cut into micro-batches. A kind whose loss couples its rows gets all
-    of them as one batch, through the model piece by piece.
+    of them as one batch, through the model piece by piece. Where a device has too little memory, what was added so far is
+    dropped, the micro-batches are cut in two and all are done again. Raises UserError if one row alone is too much.
     """
 
-    def grad(batches: list[Batch]) -> Tensor:
-        units = ranks.units(batches)
+    def passes(batches: list[Batch], units: int) -> Tensor:
         device = next(model.parameters()).device
         total = torch.zeros((), device=device)
         for number, (runs, moved) in enumerate(_passes(model, [b.to(device) for b in batches], couples)):
-            torch.manual_seed(seed_of(seed(), "micro", number))
-            with numbers():
+            torch.manual_seed(seed_of(loop.seed(), "micro", number))
+            with loop.numbers():
                 share = (loss(runs, moved) * moved.weight).sum() / units
             share.backward()
             total += share.detach()
         return total
 
-    return ranks.summed(grad, model)
+    def grad(batches: list[Batch]) -> Tensor:
+        units = loop.ranks.units(batches)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        earlier = [p.grad for p in trained]
+        total = None
+        while total is None:
+            for parameter in trained:
+                parameter.grad = None
+            try:
+                total = loop.ranks.summed(lambda own: passes(own, units), model)(batches)
+            except torch.OutOfMemoryError as error:
+                batches = _finer(batches, error, loop)
+        for parameter, before in zip(trained, earlier, strict=True):
+            if before is not None:
+                parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
+        return total
+
+    return grad
+
+
+def _finer(batches: list[Batch], error: torch.OutOfMemoryError, loop: Loop) -> list[Batch]:
+    """Micro-batches of half the rows. Parts of a model are put together by all processes at once: then it cannot be helped."""
+    pieces = [piece for batch in batches for piece in _moved(batch, cut(batch, 2))]
+    if len(pieces) == len(batches) or not loop.ranks.whole_here:
+        what = f"the device has too little memory for {len(batches)} micro-batches of {max(map(len, batches))} rows at most."
+        fix = "Lower data.max_tokens or train.micro_tokens, use train.recompute=true, or train fewer weights (--method lora)."
+        raise UserError(what, where="memory", fix=fix) from error
+    loop.finer(len(pieces))
+    return pieces
 
 
 def _passes(model: Model, batches: list[Batch], couples: Callable[[str], bool]) -> Iterator[tuple[Model, Batch]]:
@@ -101,14 +145,14 @@ def _passes(model: Model, batches: list[Batch], couples: Callable[[str], bool]) 
             yield from ((model, batch) for batch in own)
 
 
-def wrapped(model: Model, task: Task, methods: list[Method], numbers: Numbers, seed: Callable[[], int], ranks: Ranks) -> Grad:
+def wrapped(model: Model, task: Task, methods: list[Method], loop: Loop) -> Grad:
     """The gradient function with every method around it; the last in the configuration is outermost."""
     loss = base_loss(task)
     for method in methods:
         loss = method.wrap_loss(loss)
-    if ranks.world > 1:
+    if loop.ranks.world > 1:
         _refuse_coupled(task, methods)
-    grad = base_grad(model, loss, numbers, seed, ranks, lambda kind: task.couples(kind) or any(m.couples() for m in methods))
+    grad = base_grad(model, loss, loop, lambda kind: task.couples(kind) or any(m.couples() for m in methods))
     for method in methods:
         grad = method.wrap_grad(grad, model)
     return grad

@@ -77,7 +77,7 @@ class Ranks:
         return sum(len(b.weight) for b in batches)
 
     def summed(self, grad: Grad, model: Model) -> Grad:
-        """The gradient function, summed over the processes."""
+        """The gradient function, summed over the processes; there are no gradients before it."""
         return grad
 
     def clip(self, parameters: list[nn.Parameter], most: float) -> Tensor:
@@ -150,18 +150,9 @@ class Group(Ranks):
         return self.add(super().units(batches))[0]
 
     def summed(self, grad: Grad, model: Model) -> Grad:
-        """Gradients that were there before are set aside: they are sums already."""
-
         def over(batches: list[Batch]) -> Tensor:
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            before = [p.grad for p in parameters]
-            for parameter in parameters:
-                parameter.grad = None
             loss = grad(batches)
-            self._sum(parameters, loss)
-            for parameter, earlier in zip(parameters, before, strict=True):
-                if earlier is not None:
-                    parameter.grad = earlier if parameter.grad is None else earlier.add_(parameter.grad)
+            self._sum([p for p in model.parameters() if p.requires_grad], loss)
             return loss
 
         return over
