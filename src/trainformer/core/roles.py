@@ -286,7 +286,7 @@ class Method(Component):
         """Bakes in what can be baked, before shipping."""
 
     def state(self) -> dict[str, Tensor]:
-        """What an exact resume needs, as it stands: who keeps it copies it."""
+        """What an exact resume needs: a copy, which later steps leave alone."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:

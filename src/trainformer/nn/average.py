@@ -34,7 +34,7 @@ class Average:
     def state(self, steps: int) -> dict[str, Tensor]:
         """The averages by the names of their weights, and the steps seen. Called while the weights are those of training."""
         assert not self.training, "swap back before saving"
-        return {**{f"average.{name}": value for name, value in self.values.items()}, "steps": torch.tensor(steps)}
+        return {**{f"average.{name}": value.clone() for name, value in self.values.items()}, "steps": torch.tensor(steps)}
 
     def restore(self, state: dict[str, Tensor], where: str) -> int:
         """The steps seen, once the averages are put back. Raises UserError if they are of other weights."""
