@@ -87,7 +87,7 @@ def test_torture_counts_ours_and_the_peer(tmp_path: Path) -> None:
         if line.startswith("| T") or "Hugging" in line
     }
     assert rows["| Trainformer"][0] == rows["| Hugging Face Trainer"][0] == "3"
-    assert rows["| Trainformer"][2:] == ["0", "0"]
+    assert rows["| Trainformer"][2:] == ["0", "0", "0"]
 
 
 PEAK = """
