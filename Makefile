@@ -39,8 +39,9 @@ format: $(READY) ## puts the code into the one layout, mends what can be mended
 docs: $(READY) ## writes docs/settings.md and docs/reference anew from the code
 	$(BIN)/python docs/make_reference.py
 
-bench: $(READY) ## accuracy beside the peer, a table in docs/benchmarks.md; hours. SHARED= where data/, models/ and peers/ are
-	$(BIN)/python benchmarks/accuracy.py --shared $(or $(SHARED),../shared)
+bench: $(READY) ## speed and accuracy beside the peers, the tables of docs/benchmarks.md; hours. SHARED= where data/, models/, peers/ are
+	for each in train parts predict same_score accuracy; do \
+		$(BIN)/python benchmarks/$$each.py --shared $(or $(SHARED),../shared) || exit 1; done
 
 torture: $(READY) ## 200 kills of a tiny run and 200 of the peer's, a table in docs/exactness.md; an hour
 	$(BIN)/python benchmarks/torture.py

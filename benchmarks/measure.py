@@ -234,6 +234,13 @@ class Results:
         else:
             self.done[json.dumps(record["key"])] = record["result"]
 
+    def _begin_anew(self) -> None:
+        """Numbers of other code or of another machine are kept beside, under the name of that code; none of them counts here."""
+        aside = self.path.with_name(f"{self.path.stem}.{self.measured['code']}.jsonl")
+        self.path.rename(aside)
+        print(f"{self.path.name} was measured with other code or on another machine: it is {aside.name} now", flush=True)
+        self.measured, self.done, self.thrown = self.facts, {}, 0
+
     def get(self, *key: str | int) -> dict | None:
         return self.done.get(json.dumps(key))
 
@@ -243,7 +250,7 @@ class Results:
             if self.get(*key) is not None:
                 return
             if self.measured != self.facts:
-                raise SystemExit(f"{self.path} was measured with other code or on another machine: move it away.")
+                self._begin_anew()
             print("running", *key, flush=True)
             record = dict(key=key, facts=self.facts, result=run())
             with self.path.open("a") as f:
