@@ -155,7 +155,7 @@ def main() -> None:
     from importlib.metadata import version
 
     head = [
-        "| | kills | runs | ended with other weights | with any difference, the log's too | checkpoints that could not be loaded |",
+        "| | kills | runs | ended with other weights | with any difference, the log's too | checkpoints that cannot be loaded |",
         "|---|---|---|---|---|---|",
     ]
     versions = ", ".join(f"{n} {version(n)}" for n in ("trainformer", "torch", "transformers"))

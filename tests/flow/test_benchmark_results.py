@@ -1,4 +1,4 @@
-"""Lines of a benchmark: an interrupted one goes on, a disturbed run is repeated, numbers of other code never stand in one table."""
+"""Lines of a benchmark: an interrupted one goes on, disturbed runs are repeated, and numbers of other code stand aside."""
 
 import json
 import runpy
