@@ -209,9 +209,7 @@ def export(
         print(line, file=sys.stderr)
 
 
-app.command()(verbs.search)
-app.command()(verbs.compare)
-for verb in (serving.serve, serving.key, serving.reload, serving.rollback):
+for verb in (verbs.search, verbs.compare, serving.serve, serving.key, serving.reload, serving.rollback):
     app.command()(verb)
 
 
