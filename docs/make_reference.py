@@ -19,6 +19,7 @@ from trainformer.core import registry
 from trainformer.core.component import Component
 from trainformer.core.config import Config
 from trainformer.core.roles import Backbone, Callback, Method, Task
+from trainformer.serve.settings import ServeSettings
 from trainformer.studies import settings as studies
 
 DOCS = Path(__file__).resolve().parent
@@ -70,6 +71,7 @@ scored once. Shipped is the adapter's file or, where a bundle has none, the whol
 """
 PART = re.compile(r"^(When|Cost|With|See|Command): ", re.MULTILINE)
 """How the parts of a method's docstring begin."""
+SETTINGS = "<!-- settings -->", "<!-- /settings -->"
 WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}
 ROLES: list[tuple[str, str, Any, str]] = [
     (
@@ -199,11 +201,20 @@ def limits(metadata: list[Any]) -> Iterator[str]:
 def pages() -> dict[Path, str]:
     """Every generated file with its content."""
     schema = json.dumps(studies.schema(), indent=1, ensure_ascii=False) + "\n"
+    serving = DOCS / "serving.md"
+    served = {serving: with_settings(serving.read_text(encoding="utf-8"))} if serving.is_file() else {}
     return {
         DOCS / "settings.md": page(),
         DOCS / "methods.md": methods_page(),
         DOCS / "reference" / "schema.json": schema,
+        **served,
     }
+
+
+def with_settings(text: str) -> str:
+    """The page of the service with the table of its settings."""
+    before, _, rest = text.partition(SETTINGS[0])
+    return f"{before}{SETTINGS[0]}\n{table(ServeSettings.model_fields.items())}{SETTINGS[1]}{rest.partition(SETTINGS[1])[2]}"
 
 
 def main() -> None:

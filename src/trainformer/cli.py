@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.serve import verbs as serving
 from trainformer.studies import verbs
 
 if TYPE_CHECKING:
@@ -208,8 +209,8 @@ def export(
         print(line, file=sys.stderr)
 
 
-app.command()(verbs.search)
-app.command()(verbs.compare)
+for verb in (verbs.search, verbs.compare, serving.serve, serving.key, serving.reload, serving.rollback):
+    app.command()(verb)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from trainformer.build import Run
 from trainformer.bundle import Bundle
 from trainformer.bundle.adapters import kept, stays
 from trainformer.bundle.outputs import scored
+from trainformer.bundle.reference import summary
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
 from trainformer.core.files import require_room, sweep, write_json, write_text
-from trainformer.core.roles import Metric, Model
+from trainformer.core.roles import Answer, Metric, Model
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
@@ -92,7 +93,7 @@ def train(run: Run, resume: bool = False) -> Result:
         "test": None if test is None else _scores(test),
         "decision": asdict(decision),
         "decision_notes": notes,
-        "errors": worst(engine.task, prepared.slices["validation"], engine.task.answer(output, decision)),
+        **_looked(prepared, config, model, engine.task.answer(output, decision)),
         "max_tokens": limit,
         "seconds": round(run.seconds + time.perf_counter() - began, 1),
     }
@@ -101,6 +102,12 @@ def train(run: Run, resume: bool = False) -> Result:
     contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results),
                         stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
+
+
+def _looked(prepared: Prepared, config: Config, model: Model, said: list[Answer]) -> dict[str, Any]:
+    """The worst of the answers on validation, and what the bundle remembers of the data, for who watches a service."""
+    held, rows = prepared.slices["validation"], prepared.slices["train"].rows
+    return {"errors": worst(config.task, held, said), "reference": summary(config.task, model, (rows, held.rows), said)}
 
 
 def _fitted(run: Run, engine: Engine) -> Result:
@@ -235,6 +242,7 @@ def _kept(results: dict[str, Any]) -> dict[str, Any]:
 
 def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config) -> Result:
     """Bundle with card and report, and the scores beside it."""
+    contents = replace(contents, reference=results.pop("reference"))
     results["opens_in_transformers"] = contents.backbone.opens_in_library(contents.model)
     page = report.render(results)
     contents.pages.update({"README.md": card.render(results), "report.html": page})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MOST = 10
-MODULE = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+MODULE = {"scikit-learn": "sklearn", "pyyaml": "yaml", "prometheus-client": "prometheus_client"}
 RUN_WHAT_THEY_READ = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 PICKLE_INSIDE = {"torch.load", "torch.save", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"}
 IN_TWO_FILES_AT_MOST = ("transformers", "peft", "datasets")

@@ -66,7 +66,10 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-RUNNABLE = [page for page in PAGES if any(b.kind == "sh" and not b.online and "trainformer " in b.text for b in blocks(page))]
+SERVED = ROOT / "docs" / "serving.md"
+"""Its commands speak to a service that runs: tests/serve runs them."""
+LOCAL = [page for page in PAGES if page != SERVED]
+RUNNABLE = [page for page in LOCAL if any(b.kind == "sh" and not b.online and "trainformer " in b.text for b in blocks(page))]
 
 
 def sentences(count: int) -> Iterator[tuple[str, str, int]]:

@@ -21,7 +21,7 @@ def test_the_folder_of_a_run(trained: Path) -> None:
     }
     assert {p.name for p in (trained / "bundle").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "trainformer.json", "README.md",
-        "report.html", "manifest.json",
+        "report.html", "manifest.json", "reference.safetensors",
     }  # fmt: skip
     assert not [p for p in trained.rglob("*") if p.name.startswith(".")], "nothing half-written is left"
 

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainformer.bundle import reference
 from trainformer.bundle.adapters import FACTS, Kept, write_adapter
+from trainformer.bundle.reference import Reference
 from trainformer.core.files import write_folder, write_json
 from trainformer.core.roles import Backbone, Decision, Model, Task
 from trainformer.data.columns import Columns
@@ -30,6 +32,8 @@ class Contents:
     """Model card and report, by file name."""
     adapter: Kept | None = None
     """What was trained on a frozen base."""
+    reference: Reference | None = None
+    """What the training data looked like, for who watches a service."""
 
 
 def write(folder: Path, contents: Contents) -> None:
@@ -54,6 +58,8 @@ def write(folder: Path, contents: Contents) -> None:
             adapter, methods, base = contents.adapter
             origin = {"name": base, "sha256": adapter.base_sha256}
             write_adapter(beside, "-".join(methods), adapter, {**facts, "methods": methods, "base": origin})
+        if contents.reference is not None:
+            reference.write(beside, contents.reference)
         for name, text in contents.pages.items():
             (beside / name).write_text(text, encoding="utf-8")
 

@@ -1,0 +1,1 @@
+"""A bundle as a service: HTTP, a bounded queue, batches by tokens, keys, metrics, watch, and the page."""

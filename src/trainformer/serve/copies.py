@@ -1,0 +1,39 @@
+"""Copies of bundles: what is served stays as it was, whatever happens to the folder that it came from."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from trainformer.core.errors import UserError
+from trainformer.core.files import MANIFEST, check_manifest
+
+
+def adopt(source: Path, state: Path) -> tuple[str, Path]:
+    """Id and folder of a copy of a bundle below `state`, made by hard links where the disk allows.
+
+    Raises UserError for a folder that is no bundle, has been changed, or holds a link to elsewhere.
+    """
+    if not source.is_dir():
+        raise UserError("no such folder.", where=str(source))
+    links = [p for p in source.rglob("*") if p.is_symlink()]
+    if links:
+        raise UserError("it is a link; a bundle holds files alone.", where=str(links[0]), fix="Copy the file itself.")
+    check_manifest(source)
+    id_ = hashlib.sha256((source / MANIFEST).read_bytes()).hexdigest()[:12]
+    target = state / "versions" / id_
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{id_}.", dir=target.parent))
+        shutil.copytree(source, beside, copy_function=_link, dirs_exist_ok=True)
+        beside.rename(target)
+    check_manifest(target)
+    return id_, target
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)

@@ -1,0 +1,141 @@
+"""A service in a process of its own, by the command line: start, drain at SIGTERM, reload, what is refused at the start."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainformer.core.errors import UserError
+from trainformer.serve import serving
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def ask(port: int, text: str, sent: list[str], answered: list[int], lost: list[str]) -> None:
+    """Requests one after the other over kept connections, until the port is closed; what was sent whole must be answered."""
+    body = json.dumps({"texts": text}).encode()
+    lines = ("POST /v1/predict HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {len(body)}")
+    head = "".join(f"{line}\r\n" for line in (*lines, "")).encode()
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return
+        closing = False
+        while not closing:
+            try:
+                writer.write(head + body)
+                await writer.drain()
+                sent.append(text)
+                answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                size = next(int(line.split(": ")[1]) for line in answer.split("\r\n") if line.startswith("content-length"))
+                await reader.readexactly(size)
+            except (OSError, asyncio.IncompleteReadError):
+                lost.append(text)
+                break
+            answered.append(int(answer.split(" ")[1]))
+            closing = "connection: close" in answer
+        writer.close()
+
+
+def test_sigterm_under_load_loses_nothing(start: Callable[..., Any], bundle: Path) -> None:
+    """Eight clients ask without a pause; at SIGTERM each is told that a connection was its last; all that was sent is answered,
+    and the service and its model's process end with code 0."""
+    service = start(f"reviews={bundle}", "--set", "leave_seconds=1", "--set", "threads=1")
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+    sent: list[str] = []
+    answered: list[int] = []
+    lost: list[str] = []
+
+    async def main() -> None:
+        asking = [asyncio.create_task(ask(service.port, f"a good film {'so ' * i}", sent, answered, lost)) for i in range(8)]
+        await asyncio.sleep(1)
+        service.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*asking)
+
+    asyncio.run(main())
+    assert service.process.wait(600) == 0, service.log.read_text()[-2000:]
+    assert len(answered) > 20 and set(answered) == {200}
+    assert lost == [] and len(sent) == len(answered)
+    assert len(children) == 1 and not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_keys_reload_and_rollback_by_command(start: Callable[..., Any], folder: Path, other: Path, tmp_path: Path, cli: Any,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    keys = tmp_path / "keys"
+    web = cli("key", "web", "--keys", keys).out.strip()
+    admin = cli("key", "ops", "--keys", keys, "--admin").out.strip()
+    service = start(f"reviews={folder}", "--keys", str(keys))
+    url = f"http://127.0.0.1:{service.port}"
+    assert service.get("/v1/models") == 401
+    first = service.predict("a good film", web)["version"]
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+    refused = cli("reload", "reviews", "--url", url)
+    assert refused.code == 2 and "A key is needed" in refused.err
+    monkeypatch.setenv("TRAINFORMER_KEY", web)
+    assert "may not change models" in cli("reload", "reviews", "--url", url).err
+    monkeypatch.setenv("TRAINFORMER_KEY", admin)
+    assert cli("reload", "reviews", "--url", url).answers[0]["previous"] == first
+    assert service.predict("a good film", web)["version"] != first
+    assert cli("rollback", "reviews", "--url", url).answers[0]["version"] == first
+    assert service.predict("a good film", web)["version"] == first
+    assert service.end() == 0
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert {line.get("key") for line in lines if line.get("path") == "/v1/predict"} == {"web"}
+    assert not [s for s in (web, admin) if s in service.log.read_text()]
+
+
+def test_what_is_refused_at_the_start(cli: Any, bundle: Path, tmp_path: Path) -> None:
+    """Each with exit code 2 and one line."""
+    state = ("--state", tmp_path / "state")
+    for words, told in (
+        ((bundle, "--host", "0.0.0.0"), "others can reach this address, and there are no keys."),
+        ((tmp_path / "nothing",), "no such folder"),
+        ((bundle, bundle), "two models are called"),
+        ((f"a b={bundle}",), "is no name of a model"),
+        ((f"x={bundle}", "--shadow", f"y={bundle}"), "no model 'y' to stand beside"),
+        ((bundle, "--set", "queue=1"), "no setting 'queue'"),
+        ((bundle, "--keys", tmp_path / "none"), "cannot be read"),
+        ((bundle, "--alerts", tmp_path / "none"), "cannot be read"),
+    ):
+        done = cli("serve", *words, *state)
+        assert done.code == 2 and told in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_a_port_that_is_taken(cli: Any, bundle: Path, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        asked = [
+            sys.executable,
+            "-m",
+            "trainformer",
+            "serve",
+            str(bundle),
+            "--port",
+            str(other.getsockname()[1]),
+            "--state",
+            str(tmp_path),
+        ]
+        done = subprocess.run(
+            asked, capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        )
+    assert done.returncode == 2 and "cannot be listened on" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_names_of_models(tmp_path: Path) -> None:
+    found = serving.named([str(tmp_path / "run-1" / "bundle"), f"two={tmp_path}", str(tmp_path / "mine")])
+    assert list(found) == ["run-1", "two", "mine"]
+    for word in ("=x", "-a=x", "a/b=x", "a:reload=x", "ü=x", "a" * 65 + "=x"):
+        with pytest.raises(UserError, match="is no name"):
+            serving.named([word])
