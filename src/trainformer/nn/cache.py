@@ -19,12 +19,14 @@ class Cache:
 
     `lengths` "N": tokens of each text so far. `own`: keys and values "N H L K" of the texts. `memory`: those "M H S K" of M
     sources, each read by N/M texts that lie side by side (the beams of a search); `real` "M S": which places are no padding.
+    `covered` "N S", if it is kept: how much attention each place of the source got in the last layer, all heads alike.
     """
 
     lengths: Tensor
     own: dict[int, Pair] = field(default_factory=dict)
     memory: dict[int, Pair] = field(default_factory=dict)
     real: Tensor | None = None
+    covered: Tensor | None = None
 
     def remember(self, number: int, lengths: list[int], told: Pair) -> None:
         """Keeps what a layer is told of the sources: keys and values "H T K", end to end."""
@@ -66,6 +68,7 @@ class Cache:
         """Goes on with these texts, in this order, and with these sources."""
         self.lengths = self.lengths[texts]
         self.own = {n: (k[texts], v[texts]) for n, (k, v) in self.own.items()}
+        self.covered = None if self.covered is None else self.covered[texts]
         if sources is not None and self.real is not None:
             self.memory = {n: (k[sources], v[sources]) for n, (k, v) in self.memory.items()}
             self.real = self.real[sources]
@@ -81,13 +84,18 @@ def attend_cached(
     return scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask, scale=scale)
 
 
-def attend_memory(query: Tensor, pair: Pair, real: Tensor, scale: float | None) -> Tensor:
+def attend_memory(query: Tensor, number: int, cache: Cache, scale: float | None) -> Tensor:
     """Attention of tokens "N H W K" over their sources -> "N H W K"; the texts of a source go together, nothing is copied."""
-    key, value = _shared(pair, query.shape[1])
-    count, width = len(query) // len(real), query.shape[2]
+    assert cache.real is not None, "cross-attention needs a source"
+    key, value = (t.to(query.dtype) for t in _shared(cache.memory[number], query.shape[1]))
+    count, width = len(query) // len(cache.real), query.shape[2]
     beside = query.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)
-    mask = real[:, None, None]
-    out = scaled_dot_product_attention(beside, key.to(query.dtype), value.to(query.dtype), attn_mask=mask, scale=scale)
+    mask = cache.real[:, None, None]
+    if cache.covered is not None and number == max(cache.memory):
+        scores = (beside @ key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1).mean(1).unflatten(1, (count, width))
+        cache.covered = cache.covered + weights.sum(2).flatten(0, 1)
+    out = scaled_dot_product_attention(beside, key, value, attn_mask=mask, scale=scale)
     return out.unflatten(2, (count, width)).transpose(1, 2).flatten(0, 1)
 
 
