@@ -1,7 +1,7 @@
 """Scores of texts that were written beside those that were wanted: BLEU and chrF by sacrebleu, and how many are the same."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from trainformer.core.errors import MissingExtra
 
@@ -15,18 +15,24 @@ def written_scores(written: Sequence[str], wanted: Sequence[str], tokenize: Toke
     bleu_signature and chrf_signature say how, as sacrebleu does (Post 2018, arXiv:1804.08771). `tokenize` "auto": zh where a
     third of what is wanted is Han, else 13a. Raises MissingExtra without sacrebleu.
     """
-    try:
-        from sacrebleu.metrics import BLEU, CHRF
-    except ImportError as error:
-        raise MissingExtra("sacrebleu", "translation") from error
+    bleu_kind, chrf_kind = scorers()
     assert len(written) == len(wanted), "one text is written for each that is wanted"
-    bleu, chrf = BLEU(tokenize=tokenizer(wanted) if tokenize == "auto" else tokenize), CHRF()
+    bleu, chrf = bleu_kind(tokenize=tokenizer(wanted) if tokenize == "auto" else tokenize), chrf_kind()
     scores: dict[str, float | str] = {
         "bleu": bleu.corpus_score(list(written), [list(wanted)]).score,
         "chrf": chrf.corpus_score(list(written), [list(wanted)]).score,
         "exact_match": sum(a.strip() == b.strip() for a, b in zip(written, wanted, strict=True)) / max(1, len(wanted)),
     }
     return scores | {"bleu_signature": str(bleu.get_signature()), "chrf_signature": str(chrf.get_signature())}
+
+
+def scorers() -> tuple[Any, Any]:
+    """sacrebleu's BLEU and CHRF. Raises MissingExtra where it is not installed."""
+    try:
+        from sacrebleu.metrics import BLEU, CHRF
+    except ImportError as error:
+        raise MissingExtra("sacrebleu", "translation") from error
+    return BLEU, CHRF
 
 
 def tokenizer(texts: Sequence[str]) -> Literal["zh", "13a"]:

@@ -13,7 +13,7 @@ from trainformer.core.roles import Decision, Task, Tokens
 from trainformer.data.encode import as_part, require_texts
 from trainformer.losses.classification import cross_entropy, symmetric_kl
 from trainformer.metrics.tokens import TokenScores
-from trainformer.metrics.written import Tokenize, written_scores
+from trainformer.metrics.written import Tokenize, scorers, written_scores
 from trainformer.nn.writing import Writing
 
 
@@ -36,6 +36,11 @@ class Seq2seq(Writing, Task):
         if len(found) == 2 and found[0].strip() and not found[1].strip():
             raise UserError("the source has no target: it is empty.", fix="Give the row a target or remove it.")
         return Example(found, None, row, weight)
+
+    def settle(self) -> None:
+        """Raises MissingExtra where texts could not be judged at the end."""
+        super().settle()
+        scorers()
 
     def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
         """Two parts, the source and [begin] target, of which target [end] is told. Raises UserError for a pair that is too long."""
