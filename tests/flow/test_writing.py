@@ -55,7 +55,9 @@ def test_a_language_model_from_nothing(cli: Cli, write: Write, tiny_model: Path,
     assert 0 < scores["bits_per_byte"] < scores["loss"] / math.log(2)
     written = cli("generate", out / "bundle", "good fine lovely warm", "--max-tokens", 3)
     assert written.out == "good fine lovely warm bright funny bad\n"
-    drawn = [cli("generate", out / "bundle", "good", "bad", "--top-p", 0.9, "--seed", s, "--max-tokens", 8).out for s in (1, 1, 2)]
+    drawn = [
+        cli("generate", out / "bundle", "good", "bad", "--top-p", 0.9, "--seed", s, "--max-tokens", 8).out for s in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] and len(json.loads(drawn[0].splitlines()[0])["text"]) > 0
     stopped = cli("generate", out / "bundle", "good fine", "--max-tokens", 9, "--stop", "bright")
     assert stopped.out == "good fine lovely warm \n"

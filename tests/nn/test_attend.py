@@ -52,7 +52,8 @@ def test_causal(lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "others"), [([3], [5]), ([2, 4, 1], [5, 1, 1]), ([7, 1, 5], [2, 9, 5]), ([100, 20], [3, 90]), ([2, 300], [290, 5])]
+    ("lengths", "others"),
+    [([3], [5]), ([2, 4, 1], [5, 1, 1]), ([7, 1, 5], [2, 9, 5]), ([100, 20], [3, 90]), ([2, 300], [290, 5])],
 )
 def test_cross(lengths: list[int], others: list[int]) -> None:
     compare(View(), lengths, others)

@@ -29,7 +29,7 @@ def voice(vocabulary: int, form: str = "encoder-decoder", seed: int = 0) -> Voic
     head = VocabularyHead(body.eval())
     for parameter in [*body.parameters(), *head.parameters()]:
         parameter.data += 0.5 * torch.randn_like(parameter)
-    return Voice(body, head.scores, END, LIMIT, lambda ids: "".join("abcdefghijklmnopqrstuvwxyz"[i] for i in ids))
+    return Voice(body, head.scores, END, LIMIT, lambda before, ids: "".join("abcdefghijklmnopqrstuvwxyz"[i] for i in ids))
 
 
 def sources(*lengths: int) -> Packed:
@@ -128,13 +128,15 @@ def test_coverage_is_that_of_the_last_layer() -> None:
     """b * sum of log(min(attention in all, 1)), by the weights that the formula gives without a cache."""
     speaker, source = voice(8), sources(5)
     plain, covered = (
-        beam_search(speaker, Prompts([[0]], source), Decoding(beam=1, max_new_tokens=6, length_penalty=0, coverage_penalty=b))[0][0]
+        beam_search(speaker, Prompts([[0]], source), Decoding(beam=1, max_new_tokens=6, length_penalty=0, coverage_penalty=b))[0][
+            0
+        ]
         for b in (0.0, 0.5)
     )
     assert plain[1].ids == covered[1].ids
     body: Any = speaker.body
     layer = body.decoder.layers[0]
-    ids = [0, *plain[1].ids][: 6]
+    ids = [0, *plain[1].ids][:6]
     with torch.no_grad():
         memory = body._alone(body.encoder, source)
         places = torch.arange(len(ids))
@@ -199,16 +201,16 @@ def test_stops_are_exact() -> None:
     """The text ends before the word, in a batch, alone, and in a stream, whatever tokens the word lies in."""
     speaker = voice(12, "decoder")
     free = generate(speaker, Prompts([[0, 2], [0]]), Decoding(max_new_tokens=12, temperature=1.0))
-    texts = [speaker.text(t.ids) for t in free]
+    texts = [speaker.text([], t.ids) for t in free]
     word = texts[0][4:6]
     how = Decoding(max_new_tokens=12, temperature=1.0, stop=[word])
     for whole, text in zip(texts, generate(speaker, Prompts([[0, 2], [0]]), how), strict=True):
         place = whole.find(word)
         assert text.cut == (whole[:place] if place >= 0 else None)
         if place >= 0:
-            assert text.ended and speaker.text(text.ids) == whole[: place + len(word)]  # nothing is written beyond it
+            assert text.ended and speaker.text([], text.ids) == whole[: place + len(word)]  # nothing is written beyond it
     tokens = [token for number, token, _ in stream(speaker, Prompts([[0, 2]]), how) if number == 0]
-    assert speaker.text(tokens) == texts[0][: texts[0].find(word) + 2]
+    assert speaker.text([], tokens) == texts[0][: texts[0].find(word) + 2]
 
 
 @pytest.mark.parametrize(

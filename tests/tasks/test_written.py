@@ -49,7 +49,7 @@ def encoded(task: Any, texts: tuple[str, ...], limit: int = 16, how: str = "enco
 
 def test_each_token_of_a_document_is_told_once() -> None:
     """Windows of four follow each other, each of its tokens told from those before it in the window."""
-    whole = encoded(CausalLm(), ("héllo", ), limit=4)
+    whole = encoded(CausalLm(), ("héllo",), limit=4)
     (part,) = whole.parts
     assert part.ids.tolist() == [BEGIN, *map(ord, "héllo")] and part.lengths == [4, 2]
     assert whole.target.tolist() == [*map(ord, "héllo"), END]

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from trainformer.core.batch import Encoded, Example, pack
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Model
@@ -40,7 +39,7 @@ class Author:
         self.task, self.tokens, self.limit = task, tokens, limit
         body: Any = model.body
         head: Any = model.head
-        self.voice = Voice(body, head.scores, task.marks[1], limit, tokens.text)
+        self.voice = Voice(body, head.scores, task.marks[1], limit, self._added)
         self.device = next(model.parameters()).device
         model.eval()
 
@@ -55,7 +54,7 @@ class Author:
         found: dict[int, Text] = {}
         for group in _groups(items, MOST_TOKENS // how.beam):
             for item, each in zip(group, self._ask(self._prompts(group, first), how), strict=True):
-                text = _up_to(self._new(item, each.ids), how.stop, 0)
+                text = self._added(item.parts[-1].ids.tolist(), each.ids) if each.cut is None else each.cut
                 found[item.row] = Text(text, each.score, len(each.ids), each.ended, item.cut_tokens)
         return [found[row] for row in range(len(items))]
 
@@ -74,16 +73,17 @@ class Author:
         if how.beam > 1:
             raise UserError("a beam knows its text only at its end.", where="beam", fix="Leave out beam, or stream.")
         items = self._encoded([text])
+        before = items[0].parts[-1].ids.tolist()
         hidden = max((len(word) for word in how.stop), default=1) - 1  # it may be the beginning of a word that stops the text
         ids: list[int] = []
         shown = ""
         for _, token, _ in stream(self.voice, self._prompts(items, 0), how):
             ids += [token] * (token != self.voice.end)
-            sure = _up_to(self._new(items[0], ids).rstrip(UNSURE), how.stop, hidden)
+            sure = _up_to(self._added(before, ids).rstrip(UNSURE), how.stop, hidden)
             if len(sure) > len(shown) and sure.startswith(shown):
                 yield sure[len(shown) :]
                 shown = sure
-        rest = _up_to(self._new(items[0], ids), how.stop, 0)[len(shown) :]
+        rest = _up_to(self._added(before, ids), how.stop, 0)[len(shown) :]
         if rest:
             yield rest
 
@@ -92,10 +92,9 @@ class Author:
             return [kept[0][1] for kept in beam_search(self.voice, prompts, how)]
         return generate(self.voice, prompts, how)
 
-    def _new(self, item: Encoded, ids: list[int]) -> str:
-        """What the new tokens add to the text of the prompt: a space between them belongs to it."""
-        before = item.parts[-1].ids.tolist()
-        known, whole = self.tokens.text(before), self.tokens.text(before + ids)
+    def _added(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """What new tokens add to the text of those before: a space between them belongs to it."""
+        known, whole = self.tokens.text(before), self.tokens.text([*before, *ids])
         return whole.removeprefix(known) if whole.startswith(known) else self.tokens.text(ids)
 
     def _encoded(self, texts: Sequence[str]) -> list[Encoded]:

@@ -65,8 +65,7 @@ class Cost:
         item = _sequence(engine)
         length = item.tokens
         one, two, halves = (
-            _peak(engine, batch, training)
-            for batch in (pack([item]), pack([item, item]), pack([_cut(item, 2)] * 2))
+            _peak(engine, batch, training) for batch in (pack([item]), pack([item, item]), pack([_cut(item, 2)] * 2))
         )
         square = max(0.0, 2 * (one - halves) / length**2)
         token = max(0.0, (two - one) / length - square * length)

@@ -14,7 +14,7 @@ from trainformer.core.roles import Body, Model, Task
 from trainformer.models import stored
 from trainformer.models.design import Design
 from trainformer.models.presets import PRESETS
-from trainformer.models.transformer import Attention, Transformer
+from trainformer.models.transformer import Attention, Stack, Transformer
 from trainformer.models.vocabulary import VocabularyHead
 
 PUBLISHED = {"bert": "encoder", "gpt2": "decoder", "modern": "decoder", "transformer": "encoder-decoder", "t5": "encoder-decoder"}
@@ -84,20 +84,24 @@ def _modules(body: Body, head: nn.Module, tokens: int) -> Iterator[Module]:
     loose = [body.table, body.places, body.kinds, body.embedding_norm]
     yield _sum("embeddings", [_measured("", m, tokens) for m in loose if m is not None])
     for side, stack in (("encoder", body.encoder), ("decoder", body.decoder)):
-        if stack is None:
-            continue
-        for number, layer in enumerate(stack.layers):
-            blocks = {"attention": [layer.attention, layer.attention_norm], "cross-attention": [layer.cross, layer.cross_norm],
-                      "feed-forward": [layer.feed_forward, layer.feed_forward_norm]}  # fmt: skip
-            for block, modules in blocks.items():
-                found = [_measured("", m, tokens) for m in modules if isinstance(m, nn.Module)]
-                if found:
-                    yield _sum(f"{side} {number + 1} {block}", found)
-        rest = [m for m in (stack.norm, stack.relative) if m is not None]
-        if any(p.numel() for m in rest for p in m.parameters()):
-            yield _sum(f"{side} norm and positions", [_measured("", m, tokens) for m in rest])
+        if stack is not None:
+            yield from _blocks(side, stack, tokens)
     tied = 2.0 * body.table.weight.numel() if isinstance(head, VocabularyHead) and head.out is None else 0.0
     yield _sum("head", [_measured("", head, tokens), Module("", 0, tied, 0, 0, 0)])
+
+
+def _blocks(side: str, stack: Stack, tokens: int) -> Iterator[Module]:
+    """The blocks of each layer, with their norms, and what a stack has besides."""
+    for number, layer in enumerate(stack.layers, 1):
+        blocks = {"attention": [layer.attention, layer.attention_norm], "cross-attention": [layer.cross, layer.cross_norm],
+                  "feed-forward": [layer.feed_forward, layer.feed_forward_norm]}  # fmt: skip
+        for block, modules in blocks.items():
+            found = [_measured("", m, tokens) for m in modules if isinstance(m, nn.Module)]
+            if found:
+                yield _sum(f"{side} {number} {block}", found)
+    rest = [_measured("", m, tokens) for m in (stack.norm, stack.relative) if m is not None]
+    if any(m.parameters for m in rest):
+        yield _sum(f"{side} norm and positions", rest)
 
 
 def _sum(name: str, parts: list[Module]) -> Module:
@@ -110,8 +114,9 @@ def _measured(name: str, module: nn.Module, tokens: int) -> Module:
     flops = 2.0 * sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
     attentions = [m for m in module.modules() if isinstance(m, Attention)]
     for each in attentions:
-        seen = (tokens + 1) / 2 if each.causal else tokens
-        flops += 4 * min(seen, each.window or seen) * each.heads * each.inner  # scores, and the mean of the values
+        seen, reach = ((tokens + 1) / 2, 1) if each.causal else (tokens, 2)
+        near = seen if each.window is None else min(seen, reach * each.window)
+        flops += 4 * near * each.heads * each.inner  # scores, and the mean of the values
     kept = sum(2 * WEIGHT * a.groups * a.inner for a in attentions if a.causal)
     return Module(name, parameters, flops, WEIGHT * parameters, TRAINED * parameters, kept)
 
@@ -121,7 +126,7 @@ def render(rows: list[Module], tokens: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"a forward pass in texts of {tokens} tokens, float32", title_justify="left")
+    table = Table(title=f"a forward pass in texts of {tokens} tokens; an encoder's token is the source's", title_justify="left")
     for column in ("module", "parameters", "share", "Mflop a token", "weights MiB", "training MiB", "cache bytes a token"):
         table.add_column(column, justify="left" if column in ("module", "share") else "right", no_wrap=True)
     whole = rows[-1].parameters

@@ -83,9 +83,7 @@ class Own(Sizes, Backbone):
         fill(model, weights, names, Path(str(self.name)))
         return model, self, [f"model: {size}, from {Path(str(self.name)).name}; its head is {'kept' if fits else 'new'}"]
 
-    def open(
-        self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, Tensor] | None = None
-    ) -> Model:
+    def open(self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, Tensor] | None = None) -> Model:
         """The model of a bundle, from its configuration and weights; nothing else is read."""
         model = self._built(stored.design(folder), task)
         for method in stays:

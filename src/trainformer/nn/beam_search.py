@@ -98,7 +98,7 @@ class _Search:
             if score == NEVER or len(still) == self.how.beam:
                 break
             ids = self.texts[text] + [token] * (token != self.voice.end)
-            cut = stopped(self.voice, ids, self.how)
+            cut = stopped(self.voice, self.prompts.ids[source.number], ids, self.how)
             ends = token == self.voice.end or cut is not None
             if ends or full:
                 whole = score / divisor(length, self.how.length_penalty) + self._coverage(text)

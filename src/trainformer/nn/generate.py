@@ -38,8 +38,8 @@ class Voice:
     scores: Callable[[Tensor], Tensor]
     end: int
     limit: int
-    text: Callable[[Sequence[int]], str] = lambda ids: ""
-    """The text of ids: where words stop a text."""
+    text: Callable[[Sequence[int], Sequence[int]], str] = lambda before, ids: ""
+    """What ids add to the text of those before them: where words stop a text."""
 
 
 @dataclass
@@ -77,8 +77,8 @@ def generate(voice: Voice, prompts: Prompts, how: Decoding) -> list[Written]:
         text.ended = token == voice.end
         if not text.ended:
             text.ids.append(token)
-    for text in found:
-        cut = stopped(voice, text.ids, how)
+    for before, text in zip(prompts.ids, found, strict=True):
+        cut = stopped(voice, before, text.ids, how)
         text.cut, text.ended = cut, text.ended or cut is not None
     return found
 
@@ -103,7 +103,7 @@ def stream(voice: Voice, prompts: Prompts, how: Decoding) -> Iterator[tuple[int,
             yield number, token, score
             written[number].append(token)
             full = len(prompts.ids[number]) + length >= voice.limit
-            if token != voice.end and not full and stopped(voice, written[number], how) is None:
+            if token != voice.end and not full and stopped(voice, prompts.ids[number], written[number], how) is None:
                 going.append(place)
         if not going or length == how.max_new_tokens:
             return
@@ -126,10 +126,10 @@ def _chosen(scores: Tensor, draws: list[torch.Generator], how: Decoding) -> Tens
     return drawn(shares(scores, how), numbers.to(scores.device))
 
 
-def stopped(voice: Voice, ids: Sequence[int], how: Decoding) -> str | None:
-    """The text up to the first word that stops it; None where there is no such word in it."""
+def stopped(voice: Voice, before: Sequence[int], ids: Sequence[int], how: Decoding) -> str | None:
+    """What was added to a prompt up to the first word that stops it; None where there is no such word in it."""
     if not how.stop:
         return None
-    text = voice.text(ids)
+    text = voice.text(before, ids)
     places = [place for word in how.stop if (place := text.find(word)) >= 0]
     return text[: min(places)] if places else None

@@ -102,7 +102,9 @@ def paired(lengths: list[int], others: list[int]) -> tuple[Layout, Layout]:
     groups = list(_together(list(zip(lengths, others, strict=True))))
     sides = [[[pair[side] for pair in group] for group in groups] for side in (0, 1)]
     starts = [accumulate((sum(group) for group in side), initial=0) for side in sides]
-    found = [tuple(Group(s, tuple(g)) for s, g in zip(start, side, strict=False)) for start, side in zip(starts, sides, strict=True)]
+    found = [
+        tuple(Group(s, tuple(g)) for s, g in zip(start, side, strict=False)) for start, side in zip(starts, sides, strict=True)
+    ]
     return Layout(tuple(lengths), found[0]), Layout(tuple(others), found[1])
 
 
