@@ -26,8 +26,8 @@ WORDS = {"task": "task", "model": "model.name", "tokenizer": "model.tokenizer", 
 def train(data: Any = None, *, out: str | Path, resume: bool = False, strict: bool = False, **words: Any) -> Result:
     """Trains a model from rows and writes the run's folder; the result has `.bundle` and `.scores`.
 
-    `data` is a file, a pandas frame or a `datasets` object; so may be `validation` and `test`. Words: `task`, `model`, `tokenizer`,
-    `text`, `text_b`, `label`, `method` (a list), `config` (a YAML file or a mapping), and `set`, a mapping from
+    `data` is a file, a pandas frame or a `datasets` object; so may be `validation` and `test`. Words: `task`, `model`,
+    `tokenizer`, `text`, `text_b`, `label`, `method` (a list), `config` (a YAML file or a mapping), and `set`, a mapping from
     "section.key" to a value. Raises UserError for bad input.
     """
     refuse_existing(Path(out), resume, told=data is not None or "config" in words)

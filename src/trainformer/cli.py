@@ -31,7 +31,7 @@ Text = Annotated[str | None, typer.Option(help="column of the text")]
 TextB = Annotated[str | None, typer.Option("--text-b", "--target", help="column of the second text of a pair")]
 Label = Annotated[str | None, typer.Option(help="column of the label or number")]
 ModelName = Annotated[
-    str | None, typer.Option("--model", help="folder or hub name of an encoder, or a new one's: transformer-tiny")
+    str | None, typer.Option("--model", help="folder or hub name of an encoder, or a new model: transformer-tiny")
 ]
 TokenizerName = Annotated[str | None, typer.Option("--tokenizer", help="folder of the tokenizer, for a model from nothing")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help="see `trainformer list methods`; may stand several times")]

@@ -95,7 +95,8 @@ def train(run: Run, resume: bool = False) -> Result:
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
     prepared.require_unchanged()
-    contents = Contents(engine.task, backbone, model, tokens, judged.decision, prepared.slices["train"].columns, limit, _kept(results),
+    columns = prepared.slices["train"].columns
+    contents = Contents(engine.task, backbone, model, tokens, judged.decision, columns, limit, _kept(results),
                         stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
 

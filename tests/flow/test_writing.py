@@ -19,10 +19,10 @@ NO_DROPOUT = ["--set", "model.dropout=0", "--set", "model.embedding_dropout=0"]
 
 
 def pairs(count: int) -> list[dict[str, str]]:
-    """Sources of one to three words, drawn; in the target each word's neighbour in the list stands for it."""
+    """Sources of one to five words, drawn; in the target each word's neighbour in the list stands for it."""
     rows, draw = [], random.Random(count)
     for i in range(count):
-        source = draw.choices(WORDS, k=1 + i % 3)
+        source = draw.choices(WORDS, k=1 + i % 5)
         rows.append({"source": " ".join(source), "target": " ".join(WORDS[(WORDS.index(w) + 1) % 8] for w in source)})
     return rows
 
@@ -43,26 +43,30 @@ def test_a_classifier_from_nothing(cli: Cli, write: Write, rows: Callable[..., A
 
 
 def test_a_language_model_from_nothing(cli: Cli, write: Write, tiny_model: Path, tmp_path: Path) -> None:
-    """Sentences that go round: after one word there is one other. The loss falls far below that of guessing."""
-    texts = [{"text": " ".join(WORDS[(i + j) % 8] for j in range(3 + i % 9))} for i in range(160)]
+    """After each word comes its neighbour three times in four, else the one after that: no loss is below 0.56 nats a word."""
+    draw, texts = random.Random(0), []
+    for _ in range(400):
+        places = [draw.randrange(8)]
+        for _ in range(draw.randint(4, 10)):
+            places.append((places[-1] + (1 if draw.random() < 0.75 else 2)) % 8)
+        texts.append({"text": " ".join(WORDS[place] for place in places)})
     data, out = write("texts.jsonl", texts), tmp_path / "run"
     done = cli("train", "--task", "causal_lm", "--data", data, "--model", "modern-tiny", "--tokenizer", tiny_model, "--out", out,
-               *FAST, "--set", "model.feed_forward=64", "--set", "train.epochs=10", "--set", "train.lr=0.006", *NO_DROPOUT)  # fmt: skip
+               *FAST, "--set", "model.feed_forward=64", "--set", "train.epochs=10", *NO_DROPOUT)  # fmt: skip
     assert done.code == 0, done.err
     scores = json.loads((out / "scores.json").read_text())["test"]
-    assert scores["loss"] < 0.8 < math.log(8)
+    assert 0.56 < scores["loss"] < 1.2 < math.log(8)
     assert scores["perplexity"] == pytest.approx(math.exp(scores["loss"]))
     assert 0 < scores["bits_per_byte"] < scores["loss"] / math.log(2)
     written = cli("generate", out / "bundle", "good fine lovely warm", "--max-tokens", 3)
     assert written.out == "good fine lovely warm bright funny bad\n"
-    drawn = [
-        cli("generate", out / "bundle", "good", "bad", "--top-p", 0.9, "--seed", s, "--max-tokens", 8).out for s in (1, 1, 2)
-    ]
-    assert drawn[0] == drawn[1] and len(json.loads(drawn[0].splitlines()[0])["text"]) > 0
+    ask = ("generate", out / "bundle", "good", "bad", "--top-p", 0.9, "--max-tokens", 8, "--seed")
+    drawn = [cli(*ask, seed).out for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2] and json.loads(drawn[0].splitlines()[0])["prompt"] == "good"
     stopped = cli("generate", out / "bundle", "good fine", "--max-tokens", 9, "--stop", "bright")
     assert stopped.out == "good fine lovely warm \n"
     evaluated = cli("evaluate", out / "bundle", "--data", data, "--json")
-    assert json.loads(evaluated.out)["loss"] < 0.8
+    assert json.loads(evaluated.out)["loss"] == pytest.approx(scores["loss"], abs=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def translator(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
 
     folder = tmp_path_factory.mktemp("translator")
     data = folder / "pairs.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in pairs(600)))
+    data.write_text("".join(json.dumps(row) + "\n" for row in pairs(1000)))
     settings = {"data.cache": str(folder / "cache"), "train.epochs": 12, "train.lr": 0.003, "train.precision": "float32",
                 "model.width": 64, "model.dropout": 0.0, "model.embedding_dropout": 0.0, "task.beam": 2,
                 "task.label_smoothing": 0.0}  # fmt: skip

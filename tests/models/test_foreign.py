@@ -40,7 +40,8 @@ AUTO: dict[str, Any] = {
 
 def library(kind: str, **changes: Any) -> Any:
     """A random model of the library, none of its weights at 0 or 1."""
-    both: dict[str, Any] = {"scale_embedding": True, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    both: dict[str, Any] = {"scale_embedding": True, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
             "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}  # fmt: skip
     marks = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 0}
     configs: dict[str, Any] = {
@@ -198,7 +199,7 @@ def test_an_encoder_is_had_from_both(tmp_path: Path, tiny_model: Path) -> None:
     peer, batch = library("t5"), given("gpt2")
     peer.save_pretrained(tmp_path)
     settled, _ = Own(name=str(tmp_path), tokenizer=str(tiny_model)).resolve()
-    model, _, said = settled.load(Masked())
+    model, _, _ = settled.load(Masked())
     padded = nn.utils.rnn.pad_sequence(list(batch.parts[0].ids.split(TARGETS)), batch_first=True)
     mask = torch.arange(max(TARGETS)) < torch.tensor(TARGETS)[:, None]
     theirs = peer.encoder(padded, attention_mask=mask.long()).last_hidden_state[mask]

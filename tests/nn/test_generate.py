@@ -1,4 +1,4 @@
-"""Writing texts: beams against all texts that there are, draws against their shares, stops to the character, with and without cache."""
+"""Writing texts: beams against all texts that there are, draws against their shares, stops to the character, the cache."""
 
 import itertools
 import math

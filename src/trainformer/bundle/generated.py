@@ -22,7 +22,7 @@ UNSURE = "\ufffd"
 
 @dataclass(frozen=True)
 class Text:
-    """A text that was written: its log-likelihood in nats, whether it ended by itself, and how much was not read of the source."""
+    """A text that was written: its log-likelihood in nats, whether it ended by itself, how much of the source was not read."""
 
     text: str
     score: float
@@ -36,7 +36,8 @@ class Author:
 
     def __init__(self, task: Any, model: Model, tokens: HubTokens, limit: int):
         assert isinstance(task, Writing), "only tasks that write are asked for texts"
-        self.task, self.tokens, self.limit = task, tokens, limit
+        self.task: Any = task
+        self.tokens, self.limit = tokens, limit
         body: Any = model.body
         head: Any = model.head
         self.voice = Voice(body, head.scores, task.marks[1], limit, self._added)
@@ -48,7 +49,7 @@ class Author:
 
         Raises UserError for settings that can never stop, and for prompts that leave no room to go on.
         """
-        how = how or self.task
+        how = self.task if how is None else how
         how.check_decoding()
         items = self._encoded(texts)
         found: dict[int, Text] = {}
@@ -64,11 +65,12 @@ class Author:
         if type(self.task).judge is Writing.judge or not pairs:
             return {}
         written = [text.text for text in self.write([texts[0] for texts in pairs])]
-        return self.task.judge(written, [texts[1] for texts in pairs])
+        found: dict[str, float | str] = self.task.judge(written, [texts[1] for texts in pairs])
+        return found
 
     def stream(self, text: str, how: Decoding | None = None) -> Iterator[str]:
         """One text in pieces, as it is written; nothing of a word that stops it is shown."""
-        how = how or self.task
+        how = self.task if how is None else how
         how.check_decoding()
         if how.beam > 1:
             raise UserError("a beam knows its text only at its end.", where="beam", fix="Leave out beam, or stream.")

@@ -31,17 +31,23 @@ class Tokens(Protocol):
 
     specials: dict[int, int]
     """How many special tokens stand around one text (key 1) and a pair of texts (key 2)."""
-    vocabulary: int
-    begin: int | None
-    """What a text that is written begins with: the beginning of sequence, else the classifier's token, else padding."""
-    end: int | None
-    """What ends a text: the end of sequence, else the separator."""
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
 
     def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
 
     def text(self, ids: Sequence[int]) -> str: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def begin(self) -> int | None:
+        """What a text that is written begins with: the beginning of sequence, else the classifier's token, else padding."""
+
+    @property
+    def end(self) -> int | None:
+        """What ends a text: the end of sequence, else the separator."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Cost:
 
     @classmethod
     def measured(cls, engine: Engine, training: bool) -> "Cost":
-        """From three small passes: one sequence of the greatest length, two of it, two of half of it; of each part, if there are more."""
+        """From three small passes: one sequence (of each part) of the greatest length, two of it, two of half of it."""
         item = _sequence(engine)
         length = item.tokens
         one, two, halves = (
@@ -193,7 +193,7 @@ def _text(path: str) -> str:
 
 
 def _sequence(engine: Engine) -> Encoded:
-    """One sequence of the greatest length of the training rows, made of a longest row's first one; of each part, if there are more."""
+    """One sequence (of each part) of the greatest length of the training rows, made of a longest row's first one."""
     rows = engine.plan.rows
     return _cut(rows[int(rows.lengths.argmax())], 1)
 

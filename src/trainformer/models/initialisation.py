@@ -22,8 +22,8 @@ def initialise(body: Transformer) -> None:
       stream does not grow with depth (GPT-2, Radford et al. 2019). For norms before the layers.
     fan_in: variance 1 / (numbers read), which keeps the size of states; queries also by 1 / K where scores are not scaled (T5,
       Raffel et al. 2020, arXiv:1910.10683).
-    mup: fan_in, and rates by width (`Transformer.rates`): the best rate of a narrow model is that of a wide one (Yang et al. 2022,
-      arXiv:2203.03466).
+    mup: fan_in, and rates by width (`Transformer.rates`): the best rate of a narrow model is that of a wide one
+      (Yang et al. 2022, arXiv:2203.03466).
     """
     design = body.design
     fill = FILLS[design.initialisation](design)
@@ -32,9 +32,8 @@ def initialise(body: Transformer) -> None:
             for linear in (module.query, module.key, module.value, module.output):
                 fill(linear, linear is module.output, linear is module.query)
         elif isinstance(module, FeedForward):
-            for linear in (module.gate, module.up, module.down):
-                if linear is not None:
-                    fill(linear, linear is module.down, False)
+            for matrix in filter(None, (module.gate, module.up, module.down)):
+                fill(matrix, matrix is module.down, False)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=_spread(design))
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -42,7 +41,7 @@ def initialise(body: Transformer) -> None:
 
 
 def peak_rate(design: Design) -> float:
-    """The highest learning rate that suits a new model: 7e-4 at a width of 512 (Vaswani et al. 2017), by the root of the width."""
+    """The highest rate that suits a new model: 7e-4 at a width of 512 (Vaswani et al. 2017), by the root of the width."""
     width = BASE_WIDTH if design.initialisation == "mup" else design.width
     return 7e-4 * math.sqrt(512 / width)
 

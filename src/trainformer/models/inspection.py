@@ -43,7 +43,7 @@ def inspected(name: str, tokens: int, vocabulary: int, task: str | None = None) 
     """The modules of a model in texts of so many tokens, the sum last. Raises UserError for a name that is no model's."""
     rows = list(_modules(*_parts(name, vocabulary, task), tokens))
     numbers = [[getattr(row, field) for row in rows] for field in Module.__dataclass_fields__ if field != "name"]
-    return [*rows, Module("total", *(sum(each) for each in numbers))]  # type: ignore[arg-type]
+    return [*rows, Module("total", *(sum(each) for each in numbers))]
 
 
 def _parts(name: str, vocabulary: int, task: str | None) -> tuple[Body, nn.Module]:
@@ -106,7 +106,7 @@ def _blocks(side: str, stack: Stack, tokens: int) -> Iterator[Module]:
 
 def _sum(name: str, parts: list[Module]) -> Module:
     columns = [f for f in Module.__dataclass_fields__ if f != "name"]
-    return Module(name, *(sum(getattr(part, f) for part in parts) for f in columns))  # type: ignore[arg-type]
+    return Module(name, *(sum(getattr(part, f) for part in parts) for f in columns))
 
 
 def _measured(name: str, module: nn.Module, tokens: int) -> Module:

@@ -114,7 +114,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class FeedForward(nn.Module):
-    """Each token for itself: up to width F, a bend, and down again; swiglu multiplies by a gate (Shazeer 2020, arXiv:2002.05202)."""
+    """Each token for itself: up to width F, a bend, down again; swiglu multiplies by a gate (Shazeer 2020, arXiv:2002.05202)."""
 
     def __init__(self, design: Design):
         super().__init__()
@@ -202,7 +202,7 @@ class Table(nn.Embedding):
 
 
 class Transformer(Body):
-    """An encoder, a decoder, or both, over packed batches; with both, a batch has a part for the source and one for the target."""
+    """An encoder, a decoder, or both, over packed batches; with both, a batch has a part of sources and one of targets."""
 
     packed = True
 

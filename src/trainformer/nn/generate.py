@@ -55,7 +55,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What texts begin with, as ids; of a translation also the sources, one for each. `numbers`: what the draws of each follow."""
+    """What texts begin with, as ids; of translations also the sources, one for each. `numbers`: what the draws of each follow."""
 
     ids: list[list[int]]
     source: Packed | None = None

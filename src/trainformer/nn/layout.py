@@ -56,7 +56,8 @@ class Layout:
         >>> [g.lengths for g in Layout.of([3, 3, 2, 300, 300, 299]).groups]
         [(3, 3, 2), (300, 300), (299,)]
         """
-        return cls(tuple(lengths), tuple(_grouped(lengths)))
+        groups = _together([(n, n) for n in lengths])
+        return cls(tuple(lengths), _placed([tuple(n for n, _ in group) for group in groups]))
 
     @property
     def tokens(self) -> int:
@@ -100,19 +101,13 @@ def paired(lengths: list[int], others: list[int]) -> tuple[Layout, Layout]:
     [[(2, 3), (300,)], [(4, 4), (5,)]]
     """
     groups = list(_together(list(zip(lengths, others, strict=True))))
-    sides = [[[pair[side] for pair in group] for group in groups] for side in (0, 1)]
-    starts = [accumulate((sum(group) for group in side), initial=0) for side in sides]
-    found = [
-        tuple(Group(s, tuple(g)) for s, g in zip(start, side, strict=False)) for start, side in zip(starts, sides, strict=True)
-    ]
-    return Layout(tuple(lengths), found[0]), Layout(tuple(others), found[1])
+    own, across = ([tuple(pair[side] for pair in group) for group in groups] for side in (0, 1))
+    return Layout(tuple(lengths), _placed(own)), Layout(tuple(others), _placed(across))
 
 
-def _grouped(lengths: list[int]) -> Iterator[Group]:
-    start = 0
-    for group in _together([(n, n) for n in lengths]):
-        yield Group(start, tuple(n for n, _ in group))
-        start += sum(n for n, _ in group)
+def _placed(groups: list[tuple[int, ...]]) -> tuple[Group, ...]:
+    starts = accumulate((sum(lengths) for lengths in groups), initial=0)
+    return tuple(Group(start, lengths) for start, lengths in zip(starts, groups, strict=False))
 
 
 def _together(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

@@ -171,7 +171,7 @@ def _run(qkv: tuple[Tensor, ...], run: tuple[int, int, int], view: View) -> Tens
     """Attention of `count` neighbours of one length: "H (count * length) K" each -> "(count * length) H K"."""
     count, own, others = run
     q, k, v = (t.unflatten(1, (count, n)).transpose(0, 1) for t, n in zip(qkv, (own, others, others), strict=True))
-    how = {"scale": view.scale, "dropout_p": view.dropout}
+    how: dict[str, Any] = {"scale": view.scale, "dropout_p": view.dropout}
     near = view.window is not None and others > view.window
     if near and view.prefix is None and view.bias is None:
         return local_attention(q, k, v, view.window or 0, view.causal, how).transpose(1, 2).flatten(0, 1)

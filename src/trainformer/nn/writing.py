@@ -50,7 +50,7 @@ class Writing(Decoding):
         return begin, end
 
     def prompt(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
-        """What is there when a text begins to be written; its last part is gone on with. Raises UserError where it has no room."""
+        """What is there when a text begins to be written; its last part is gone on with. Raises UserError without room."""
         raise NotImplementedError("a task says what it is asked")
 
     def judge(self, written: Sequence[str], wanted: Sequence[str]) -> dict[str, float | str]:

@@ -43,7 +43,7 @@ class Seq2seq(Writing, Task):
         scorers()
 
     def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
-        """Two parts, the source and [begin] target, of which target [end] is told. Raises UserError for a pair that is too long."""
+        """Two parts, the source and [begin] target, of which target [end] is told. Raises UserError for one that is too long."""
         begin, end = self.marks
         source, cut = self._source(pieces[0], tokens, limit, self.long_pair == "refuse")
         target = [*pieces[1], end]
