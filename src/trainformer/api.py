@@ -19,14 +19,15 @@ STUDY_SECTIONS = ("search", "study")
 """Sections of a YAML file that only a search has."""
 CONFIG = "config.yaml"
 """The settings of a run, in its folder."""
-WORDS = {"task": "task", "model": "model.name", "text": "data.text", "text_b": "data.text_b", "label": "data.label"}
+WORDS = {"task": "task", "model": "model.name", "tokenizer": "model.tokenizer", "text": "data.text", "text_b": "data.text_b",
+         "label": "data.label"}  # fmt: skip
 
 
 def train(data: Any = None, *, out: str | Path, resume: bool = False, strict: bool = False, **words: Any) -> Result:
     """Trains a model from rows and writes the run's folder; the result has `.bundle` and `.scores`.
 
     `data` is a file, a pandas frame or a `datasets` object; so may be `validation` and `test`. Words: `task`, `model`,
-    `text`, `text_b`, `label`, `method` (a list), `config` (a YAML file or a mapping), and `set`, a mapping from
+    `tokenizer`, `text`, `text_b`, `label`, `method` (a list), `config` (a YAML file or a mapping), and `set`, a mapping from
     "section.key" to a value. Raises UserError for bad input.
     """
     refuse_existing(Path(out), resume, told=data is not None or "config" in words)

@@ -48,7 +48,8 @@ def rows(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
     """The rows, read and tokenised; with labels they are ready to train on."""
     backbone, said = run.config.model.resolve()
     config = run.config.model_copy(update={"model": backbone})
-    tokens = HubTokens.load(str(backbone.settings()["name"]))
+    tokens = HubTokens.load(backbone.reads())
+    config.task.meet(tokens)
     limit = recipe.longest(config.data.max_tokens, backbone.limit(), config.method.values())
     prepared = prepare.read(config, run.frames, labelled)
     prepared.said[:0] = said
@@ -73,7 +74,7 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
     train = prepared.slices["train"].rows.scaled()
     told = recipe.trained(model)
-    chosen, words = recipe.settle(config.train, len(train), model.body.width, config.method.values())
+    chosen, words = recipe.settle(config.train, len(train), model.body.width, config.method.values(), model.body.rate)
     ranks, shared = spread(run.ranks, config)
     said += [*told, *words, *shared]
     prepared.said += said

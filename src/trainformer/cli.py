@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.models import verbs as model_verbs
 from trainformer.serve import verbs as serving
 from trainformer.studies import verbs
 
@@ -28,9 +29,12 @@ Validation = Annotated[str | None, typer.Option(help="validation rows; none: a s
 Test = Annotated[str | None, typer.Option(help="test rows, scored once at the end; none: a share of the training rows")]
 TaskName = Annotated[str | None, typer.Option("--task", help="see `trainformer list tasks`")]
 Text = Annotated[str | None, typer.Option(help="column of the text")]
-TextB = Annotated[str | None, typer.Option("--text-b", help="column of the second text of a pair")]
+TextB = Annotated[str | None, typer.Option("--text-b", "--target", help="column of the second text of a pair")]
 Label = Annotated[str | None, typer.Option(help="column of the label or number")]
-ModelName = Annotated[str | None, typer.Option("--model", help="folder or hub name of an encoder")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="folder or hub name of an encoder, or a new model: transformer-tiny")
+]
+TokenizerName = Annotated[str | None, typer.Option("--tokenizer", help="folder of the tokenizer, for a model from nothing")]
 Methods = Annotated[list[str] | None, typer.Option("--method", help="see `trainformer list methods`; may stand several times")]
 Callbacks = Annotated[list[str] | None, typer.Option("--callback", help="see `trainformer list callbacks`")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, any setting of `trainformer schema`")]
@@ -56,6 +60,7 @@ def train(
     text_b: TextB = None,
     label: Label = None,
     model: ModelName = None,
+    tokenizer: TokenizerName = None,
     method: Methods = None,
     callback: Callbacks = None,
     sets: Sets = None,
@@ -67,7 +72,8 @@ def train(
     from trainformer import run as running
     from trainformer.api import CONFIG, refuse_existing
 
-    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "tokenizer": tokenizer,
+             "method": method, "callback": callback}  # fmt: skip
     files = {"train": data, "validation": validation, "test": test}
     if auto is not None or (resume and verbs.is_study(out)):
         return verbs.automatic(config, files, words | {"set": sets, "strict": strict}, out, auto, resume)
@@ -90,6 +96,7 @@ def check(
     text_b: TextB = None,
     label: Label = None,
     model: ModelName = None,
+    tokenizer: TokenizerName = None,
     sets: Sets = None,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -100,7 +107,7 @@ def check(
     from trainformer.core.files import write_text
     from trainformer.trust import report
 
-    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model}
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "tokenizer": tokenizer}
     run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, Path("."))
     found = running.check(run)
     if as_json:
@@ -160,7 +167,7 @@ def predict(
         answers = opened.predict_file(data, DataSettings(text=text, text_b=text_b), logits=logits)
     else:
         given: list[Any] = list(texts or [])
-        if opened.task.pair:
+        if opened.task.pair and not opened.task.writes:
             if len(given) % 2:
                 raise UserError(
                     f"this bundle reads pairs; {len(given)} texts are given.", where="predict", fix="Give two by two."
@@ -209,7 +216,9 @@ def export(
         print(line, file=sys.stderr)
 
 
-for verb in (verbs.search, verbs.compare, serving.serve, serving.key, serving.reload, serving.rollback):
+READING = (model_verbs.translate, model_verbs.generate, model_verbs.inspect)
+SERVING = (serving.serve, serving.key, serving.reload, serving.rollback)
+for verb in (verbs.search, verbs.compare, *READING, *SERVING):
     app.command()(verb)
 
 

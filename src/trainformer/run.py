@@ -12,14 +12,13 @@ from trainformer import build
 from trainformer.build import Run
 from trainformer.bundle import Bundle
 from trainformer.bundle.adapters import kept, stays
-from trainformer.bundle.outputs import scored
-from trainformer.bundle.reference import summary
+from trainformer.bundle.reference import Reference, summary
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
 from trainformer.core.files import require_room, sweep, write_json, write_text
-from trainformer.core.roles import Answer, Metric, Model
+from trainformer.core.roles import Model
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
@@ -31,9 +30,10 @@ from trainformer.engine.probe import fit_probe
 from trainformer.engine.ranks import join
 from trainformer.engine.room import make_room
 from trainformer.nn.few_rows import whole_again
-from trainformer.trust import calibrate, card, report
+from trainformer.trust import card, report
 from trainformer.trust.baselines import Baselines
-from trainformer.trust.findings import against_baselines, curve, worst
+from trainformer.trust.findings import against_baselines, curve
+from trainformer.trust.judge import Judged, judge
 
 SCORES = "scores.json"
 """Written last: a run that has it is finished."""
@@ -82,32 +82,33 @@ def train(run: Run, resume: bool = False) -> Result:
     if run.part == "fit":
         return _fitted(run, engine)
     model = whole_again(engine.ship())
-    output, target = engine.outputs(prepared.slices["validation"].rows)
-    decision, notes = calibrate.fit(config.task, output, target, config.decision)
-    validation = scored(config.task, output, target, decision)
-    test = engine.evaluate(prepared.slices["test"].rows, decision) if "test" in prepared.slices else None
+    judged = judge(engine, prepared, config.decision, tokens, limit)
     results = {
         **_facts(config, checked, prepared, engine, progress, model),
         "baselines": _on_test(baselines, cheap, prepared),
-        "validation": _scores(validation),
-        "test": None if test is None else _scores(test),
-        "decision": asdict(decision),
-        "decision_notes": notes,
-        **_looked(prepared, config, model, engine.task.answer(output, decision)),
+        "validation": judged.validation,
+        "test": judged.test,
+        "decision": asdict(judged.decision),
+        "decision_notes": judged.notes,
+        "errors": judged.errors,
+        "reference": _remembered(prepared, config, model, judged),
         "max_tokens": limit,
         "seconds": round(run.seconds + time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
     prepared.require_unchanged()
-    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results),
+    columns = prepared.slices["train"].columns
+    contents = Contents(engine.task, backbone, model, tokens, judged.decision, columns, limit, _kept(results),
                         stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
 
 
-def _looked(prepared: Prepared, config: Config, model: Model, said: list[Answer]) -> dict[str, Any]:
-    """The worst of the answers on validation, and what the bundle remembers of the data, for who watches a service."""
-    held, rows = prepared.slices["validation"], prepared.slices["train"].rows
-    return {"errors": worst(config.task, held, said), "reference": summary(config.task, model, (rows, held.rows), said)}
+def _remembered(prepared: Prepared, config: Config, model: Model, judged: Judged) -> Reference | None:
+    """What the bundle remembers of the data, for who watches a service; a task that tells tokens is not watched."""
+    if config.task.vocabulary:
+        return None
+    rows = (prepared.slices["train"].rows, prepared.slices["validation"].rows)
+    return summary(config.task, model, rows, judged.answers)
 
 
 def _fitted(run: Run, engine: Engine) -> Result:
@@ -228,10 +229,6 @@ def _facts(
         "methods": {name: method.told() for name, method in config.method.items()},
         "trained_parameters": sum(p.numel() for p in engine.trained),
     }
-
-
-def _scores(metric: Metric) -> dict[str, Any]:
-    return {"scores": metric.value(), "detail": metric.detail()}
 
 
 def _kept(results: dict[str, Any]) -> dict[str, Any]:

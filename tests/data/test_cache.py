@@ -90,3 +90,19 @@ def test_padding_counts_where_the_model_pads(cache: TokenCache) -> None:
 def test_longest_first(cache: TokenCache) -> None:
     lengths = [n for b in by_length(Rows(cache, torch.arange(8)), 12) for n in b.parts[0].lengths]
     assert lengths == sorted(LENGTHS, reverse=True)
+
+
+def test_examples_of_two_parts(tmp_path: Path) -> None:
+    """Source and target, of as many sequences as they have, with units and bytes."""
+    rows = []
+    for row, (own, others) in enumerate([([2], [3]), ([1, 4], [2, 1]), ([5], [1])]):
+        parts = tuple(Part(torch.arange(sum(n), dtype=torch.int32) + 10 * row, n) for n in (own, others))
+        target = torch.arange(sum(others))
+        rows.append(Encoded(parts, target, row, units=len(target), bytes=7 * row))
+    cache = cached(tmp_path, {"a": 9}, ((row, 0) for row in rows), typed=False)
+    assert cache.lengths.tolist() == [5, 8, 6]
+    for i, row in enumerate(rows):
+        found = cache[i]
+        assert [p.ids.tolist() for p in found.parts] == [p.ids.tolist() for p in row.parts]
+        assert [p.lengths for p in found.parts] == [p.lengths for p in row.parts]
+        assert (found.target.tolist(), found.units, found.bytes) == (row.target.tolist(), row.units, row.bytes)

@@ -111,6 +111,9 @@ def made_up(folder: Path) -> None:
         {"query": f"{k} {t}", "document": f"the {t} was so very {k}"} for k in [*WORDS["good"], *WORDS["bad"]] for t in THINGS
     ]
     write(folder / "queries.csv", asked, ["query", "document"])
+    write(folder / "texts.jsonl", rows, ["text"])
+    both = [{"source": r["text"], "target": " ".join(reversed(r["text"].split()))} for r in rows]
+    write(folder / "translations.jsonl", both, ["source", "target"])
     shutil.copytree(ROOT / "examples", folder / "examples")
 
 
@@ -128,6 +131,7 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = tmp_path / "work"
     folder.mkdir()
     made_up(folder)
+    shutil.copytree(tiny_model, folder / "tokenizer")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(locate, "default_model", lambda: str(tiny_model))
     return folder

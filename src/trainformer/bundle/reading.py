@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from trainformer.bundle import adapters
 from trainformer.bundle.adapters import FACTS
+from trainformer.bundle.generated import Author
 from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import DataSettings
@@ -35,6 +38,7 @@ class Bundle:
 
     def __init__(self, task: Task, model: Model, tokens: HubTokens, facts: dict[str, Any]):
         self.task, self.model, self.tokens, self.facts = task, model, tokens, facts
+        task.meet(tokens)
         self.decision = Decision(**facts["decision"])
         self.limit = int(facts["max_tokens"])
         self.micro_tokens = 8192
@@ -92,7 +96,12 @@ class Bundle:
         return self.stream(rows, logits=logits)
 
     def stream(self, examples: Iterable[Example], *, logits: bool = False) -> Iterator[Answer]:
-        """Answers to examples, in order, some thousand rows at a time."""
+        """Answers to examples, in order, some thousand rows at a time; of a task that writes, the texts that it writes."""
+        if self.task.writes:
+            if logits:
+                raise UserError("a text that is written has no logits.", where="predict", fix="Leave --logits out.")
+            yield from self._written(examples)
+            return
         for items in self._chunks(examples):
             raw, _ = in_order(self._outputs(items), len(items))
             for item, answer, row in zip(items, self.task.answer(raw, self.decision), raw, strict=True):
@@ -111,7 +120,31 @@ class Bundle:
         for items in self._chunks(self.examples(given, settings)):
             for output, batch in self._outputs(items):
                 metric.add(output, batch)
-        return metric.value()
+        judged = self.author.judged(self.examples(given, settings)) if self.task.writes else {}
+        return metric.value() | {name: score for name, score in judged.items() if not isinstance(score, str)}
+
+    @cached_property
+    def author(self) -> Author:
+        """What writes texts: of a task that does."""
+        if not self.task.writes:
+            what = f"its task is {type(self.task).key}, which answers with labels or numbers."
+            raise UserError(what, where="bundle", fix="Ask it with: trainformer predict.")
+        return Author(self.task, self.model, self.tokens, self.limit)
+
+    def _written(self, examples: Iterable[Example]) -> Iterator[Answer]:
+        """`label`, the text; `score`, its log-likelihood in nats; `tokens`; `ended`, whether it ended by itself."""
+        iterator, first = iter(examples), 0
+        while chunk := list(islice(iterator, CHUNK_ROWS)):
+            for text in self.author.write([e.texts[0] for e in chunk], first=first):
+                yield {"label": text.text, "score": text.score, "tokens": text.tokens, "ended": text.ended,
+                       "cut_tokens": text.cut_tokens}  # fmt: skip
+            first += len(chunk)
+
+    def rows(self, given: Any, settings: DataSettings | None = None) -> Iterator[tuple[dict[str, Any], str]]:
+        """Each row of a file or frame as it stands, with its text, in order."""
+        source, columns = self._open(given, settings, labelled=False)
+        for number, row in enumerate(source):
+            yield row.values, example(row, columns, self.task, number, labelled=False).texts[0]
 
     def examples(self, given: Any, settings: DataSettings | None = None) -> Iterator[Example]:
         """Labelled rows of a file or frame as the task understands them, in order."""
@@ -130,13 +163,16 @@ class Bundle:
         named = {k: getattr(asked, k) or trained.get(k) for k in ("text", "text_b", "label", "weight")}
         if asked.weight is None:
             named["weight"] = None
+        pair = self.task.pair and (labelled or not self.task.writes)
+        if not pair:
+            named["text_b"] = None
         source = open_source(given, "test")
-        columns, _ = choose(source, DataSettings(**named), self.task.pair, labelled and not self.task.unlabelled)
+        columns, _ = choose(source, DataSettings(**named), pair, labelled and not self.task.unlabelled)
         return source, columns
 
     def _example(self, number: int, given: Any) -> Example:
         texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (given,)
-        wanted = 2 if self.task.pair else 1
+        wanted = 2 if self.task.pair and not self.task.writes else 1
         if len(texts) != wanted or not all(isinstance(t, str) for t in texts):
             what = "a pair of texts is" if wanted == 2 else "one text is"
             raise UserError(f"{what} expected, not {given!r:.80}.", where=f"text {number + 1}")
@@ -159,6 +195,5 @@ def encode_all(task: Task, tokens: HubTokens, limit: int, chunk: list[Example]) 
     found = []
     for i, item in enumerate(chunk):
         encoded = task.encode(item, flat[i * wide : (i + 1) * wide], tokens, limit)
-        found.append(Encoded(encoded.parts, encoded.target, i, encoded.weight, encoded.units, encoded.at,
-                             encoded.kind, encoded.cut_tokens))  # fmt: skip
+        found.append(replace(encoded, row=i))
     return found

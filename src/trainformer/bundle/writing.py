@@ -36,6 +36,11 @@ class Contents:
     """What the training data looked like, for who watches a service."""
 
 
+def _no_places(backbone: Backbone) -> dict[str, None]:
+    """What of the settings is a place on the machine that trained."""
+    return {name: None for name in ("name", "tokenizer") if name in type(backbone).model_fields}
+
+
 def write(folder: Path, contents: Contents) -> None:
     """The folder appears whole or not at all; its manifest holds the SHA-256 of every file."""
 
@@ -45,7 +50,7 @@ def write(folder: Path, contents: Contents) -> None:
         facts = {
             "format": 1,
             "task": {"name": type(contents.task).key, **contents.task.settings()},
-            "model": {"kind": type(contents.backbone).key, **contents.backbone.settings(), "name": None},
+            "model": {"kind": type(contents.backbone).key, **contents.backbone.settings(), **_no_places(contents.backbone)},
             "methods": contents.methods,
             "decision": asdict(contents.decision),
             "columns": asdict(contents.columns),

@@ -45,7 +45,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as token sequences, unpadded. `target` is 1-D; `units` of its loss; `cut_tokens` were not taken."""
+    """One example as token sequences, unpadded. `target` is 1-D; `units` of its loss; `cut_tokens` were not taken.
+
+    `bytes`: how many bytes of text its units tell, where that is counted.
+    """
 
     parts: tuple[Part, ...]
     target: Tensor
@@ -55,6 +58,7 @@ class Encoded:
     at: Tensor | None = None
     kind: str = ""
     cut_tokens: int = 0
+    bytes: int = 0
 
     @property
     def tokens(self) -> int:

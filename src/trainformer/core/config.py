@@ -68,7 +68,7 @@ def _named(role: Any, key: str, default: str) -> BeforeValidator:
         if not isinstance(value, dict):
             return value
         settings = dict(value)
-        return registry.build(role, settings.pop(key, default), settings)
+        return registry.build(role, settings.pop(key, None) or registry.kind_of(role, settings, default), settings)
 
     return BeforeValidator(make)
 
@@ -158,7 +158,7 @@ def _known(values: dict[str, Any]) -> dict[str, list[str]]:
     ]
     for section, role, key, default in roles:
         given = values.get(section, {})
-        name = given.get(key, default) if isinstance(given, dict) else str(given)
+        name = given.get(key) or registry.kind_of(role, given, default) if isinstance(given, dict) else str(given)
         if name in registry.names(role):
             known[section] = list(registry.find(role, name).model_fields)
     return known

@@ -55,6 +55,13 @@ def _in_module(role: type[C], module: str) -> type[C] | None:
     return public[0]
 
 
+def kind_of(role: type[C], settings: Any, default: str) -> str:
+    """The component that settings without a kind mean: a backbone that knows their `name`, else the usual one."""
+    name = settings.get("name")
+    known = (kind for kind, found in classes(role) if issubclass(found, Backbone) and found.knows(name)) if name else iter(())
+    return next(known, default)
+
+
 def build(role: type[C], name: str, settings: dict[str, Any] | None) -> C:
     """A component by name with its settings checked."""
     return find(role, name)(**(settings or {}))

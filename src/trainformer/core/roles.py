@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,19 @@ class Tokens(Protocol):
 
     def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
 
+    def text(self, ids: Sequence[int]) -> str: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def begin(self) -> int | None:
+        """What a text that is written begins with: the beginning of sequence, else the classifier's token, else padding."""
+
+    @property
+    def end(self) -> int | None:
+        """What ends a text: the end of sequence, else the separator."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -55,6 +68,12 @@ class Body(nn.Module):
     """An encoder: hidden states of packed sequences."""
 
     width: int
+    rate: float | None = None
+    """The highest learning rate that suits it while its weights are new; None where they have learnt something."""
+
+    def rates(self) -> dict[str, float]:
+        """By name, the share of the rate at which weights learn where it is not 1."""
+        return {}
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """One "T D" tensor for each part of the batch."""
@@ -110,6 +129,13 @@ class Task(Component):
     """Whether rows have no label, the texts being all there is to learn from; nothing cheap is a baseline of that."""
     embeds: ClassVar[bool] = False
     """Whether its outputs are the pooled states of each sequence, of length 1, and the head has no layer of its own."""
+    vocabulary: ClassVar[bool] = False
+    """Whether its outputs are scores of the vocabulary, "U V": a unit is a token that is to be told."""
+    writes: ClassVar[Literal["", "decoder", "encoder-decoder"]] = ""
+    """What it needs to write texts; a pair's second text is then what is to be written, and a row is asked without it."""
+
+    def meet(self, tokens: Tokens) -> None:
+        """Is told the tokenizer, before anything is encoded. Raises UserError for one that it cannot use."""
 
     @abstractmethod
     def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:
@@ -163,6 +189,15 @@ class Task(Component):
 
 class Backbone(Component):
     """Settings of a model, and how it is built, written and read."""
+
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        """Whether a model's name, without a kind, means one of this kind."""
+        return False
+
+    def reads(self) -> str:
+        """The folder or hub name of its tokenizer."""
+        return str(self.settings()["name"])
 
     @abstractmethod
     def resolve(self) -> tuple["Backbone", list[str]]:

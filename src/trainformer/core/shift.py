@@ -30,7 +30,7 @@ def _add(output: Tensor, part: Packed) -> Tensor:
     if part.shift is None:
         return output
     more = output.numel() // output.shape[-1] - len(part.shift)
-    if more == 0 or output.shape[0] == 1:  # packed; a body may have filled up the number of tokens
+    if more == 0 or output.ndim == 2 or output.shape[0] == 1:  # packed; a body may have filled up the number of tokens
         return output + nn.functional.pad(part.shift, (0, 0, 0, more)).view_as(output)
     places = torch.arange(output.shape[1], device=output.device)
     real = places < torch.tensor(part.lengths, device=output.device)[:, None]

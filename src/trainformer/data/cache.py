@@ -22,7 +22,7 @@ from torch.nn import functional
 from trainformer.core.batch import Encoded, Part
 from trainformer.core.files import digest, disk_error, write_json
 
-VERSION = 1
+VERSION = 2
 ARRAYS = {
     "ids": ("i", torch.int32),
     "kinds": ("B", torch.uint8),
@@ -35,8 +35,11 @@ ARRAYS = {
     "rows": ("q", torch.int64),
     "cut": ("i", torch.int32),
     "unknown": ("i", torch.int32),
+    "units": ("i", torch.int32),
+    "bytes": ("i", torch.int32),
 }
-"""Name -> (code of the array module, torch type). `sequences`, `tokens`, `target_starts` say where each example begins."""
+"""Name -> (code of the array module, torch type). `target_starts` says where each example begins, `sequences` and `tokens` where
+each of its parts does; all examples have as many."""
 CHUNK_TOKENS = 2**20
 RELEASE_BYTES = 32 * 2**20
 """After so many bytes read, the pages of the map are given back."""
@@ -62,19 +65,30 @@ class TokenCache:
 
     def __getitem__(self, i: int) -> Encoded:
         a = self._arrays
-        first, last = a["sequences"][i : i + 2].tolist()
-        begin, end = a["tokens"][i : i + 2].tolist()
-        ids = a["ids"][begin:end].clone()
-        kinds = a["kinds"][begin:end].clone() if self.meta["typed"] else None
         start, stop = a["target_starts"][i : i + 2].tolist()
-        self._count(8 * len(ids))
+        parts = tuple(self._part(number) for number in range(i * self.parts, (i + 1) * self.parts))
+        self._count(8 * sum(len(part.ids) for part in parts))
         return Encoded(
-            parts=(Part(ids, a["lengths"][first:last].tolist(), kinds),),
+            parts=parts,
             target=a["targets"][start:stop].to(torch.long if self.meta["classes"] else torch.float32, copy=True),
             row=i,
             weight=float(a["weights"][i]),
+            units=int(a["units"][i]),
             cut_tokens=int(a["cut"][i]),
+            bytes=int(a["bytes"][i]),
         )
+
+    @property
+    def parts(self) -> int:
+        """How many parts each example has."""
+        return int(self.meta["parts"])
+
+    def _part(self, number: int) -> Part:
+        a = self._arrays
+        first, last = a["sequences"][number : number + 2].tolist()
+        begin, end = a["tokens"][number : number + 2].tolist()
+        kinds = a["kinds"][begin:end].clone() if self.meta["typed"] else None
+        return Part(a["ids"][begin:end].clone(), a["lengths"][first:last].tolist(), kinds)
 
     def _count(self, read_bytes: int) -> None:
         self._read += read_bytes
@@ -86,7 +100,7 @@ class TokenCache:
     @cached_property
     def lengths(self) -> Tensor:
         """Tokens of each example, special tokens included: int32 "N"."""
-        starts = self._arrays["tokens"][:]
+        starts = self._arrays["tokens"][:: self.parts]
         return (starts[1:] - starts[:-1]).int()
 
     @cached_property
@@ -163,11 +177,11 @@ def _write(folder: Path, key: dict[str, Any], make: Iterable[tuple[Encoded, int]
     try:
         files = {name: (beside / f"{name}.bin").open("wb") for name in ARRAYS}
         try:
-            examples, classes = _append(files, make, typed)
+            found = _append(files, make, typed)
         finally:
             for f in files.values():
                 f.close()
-        write_json(beside / "meta.json", {"examples": examples, "typed": typed, "classes": classes, "key": key})
+        write_json(beside / "meta.json", {**found, "typed": typed, "key": key})
         if folder.exists():
             shutil.rmtree(folder)
         beside.rename(folder)
@@ -175,27 +189,30 @@ def _write(folder: Path, key: dict[str, Any], make: Iterable[tuple[Encoded, int]
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _append(files: Mapping[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> tuple[int, bool]:
-    """The number of examples, and whether their targets are classes (whole numbers, exact in a float32)."""
+def _append(files: Mapping[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> dict[str, int | bool]:
+    """The number of examples and of their parts, and whether their targets are classes (whole numbers, exact in a float32)."""
 
     def put(name: str, values: Iterable[Any]) -> None:
         array(ARRAYS[name][0], values).tofile(files[name])
 
     examples = tokens = sequences = targets = 0
-    classes = False
+    parts, classes = 1, False
     for name in ("sequences", "tokens", "target_starts"):
         put(name, [0])
     for item, unknown in make:
-        part = item.parts[0]
-        tokens, sequences, targets = tokens + len(part.ids), sequences + len(part.lengths), targets + len(item.target)
-        put("ids", part.ids.tolist())
-        if typed:
-            put("kinds", [0] * len(part.ids) if part.kinds is None else part.kinds.tolist())
-        put("lengths", part.lengths)
+        for part in item.parts:
+            tokens, sequences = tokens + len(part.ids), sequences + len(part.lengths)
+            put("ids", part.ids.tolist())
+            if typed:
+                put("kinds", [0] * len(part.ids) if part.kinds is None else part.kinds.tolist())
+            put("lengths", part.lengths)
+            put("sequences", [sequences])
+            put("tokens", [tokens])
+        targets += len(item.target)
         put("targets", item.target.tolist())
-        for name, value in (("sequences", sequences), ("tokens", tokens), ("target_starts", targets), ("weights", item.weight),
-                            ("rows", item.row), ("cut", item.cut_tokens), ("unknown", unknown)):  # fmt: skip
+        for name, value in (("target_starts", targets), ("weights", item.weight), ("rows", item.row), ("units", item.units),
+                            ("cut", item.cut_tokens), ("unknown", unknown), ("bytes", item.bytes)):  # fmt: skip
             put(name, [value])
-        classes = item.target.dtype == torch.long
+        parts, classes = len(item.parts), item.target.dtype == torch.long
         examples += 1
-    return examples, classes
+    return {"examples": examples, "parts": parts, "classes": classes}

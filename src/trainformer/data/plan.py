@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ class Rows:
     def __getitem__(self, i: int) -> Encoded:
         """The i-th example; its `row` becomes i, the place in this choice."""
         found = self.cache[int(self.index[i])]
-        return Encoded(found.parts, found.target, i, found.weight * self.weight_scale, found.units, found.at,
-                       found.kind, found.cut_tokens)  # fmt: skip
+        return replace(found, row=i, weight=found.weight * self.weight_scale)
 
     @property
     def lengths(self) -> Tensor:

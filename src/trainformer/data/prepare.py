@@ -193,8 +193,18 @@ def _encoded(part: Slice, task: Task, tokens: HubTokens, limit: int, labelled: b
         for i, item in enumerate(chunk):
             own = pieces[i * wide : (i + 1) * wide]
             unknown = sum(p.count(tokens.unknown_id) for p in own) if tokens.unknown_id is not None else 0
-            yield task.encode(item, own, tokens, limit), unknown
+            yield _placed(item, own, tokens, limit, part, task), unknown
     part.source.require_unchanged()  # or the cache would hold other rows than its name says
+
+
+def _placed(item: Example, own: list[list[int]], tokens: HubTokens, limit: int, part: Slice, task: Task) -> Encoded:
+    """What the task makes of an example's tokens; what it refuses is told with the row's place."""
+    try:
+        return task.encode(item, own, tokens, limit)
+    except UserError as error:
+        if error.where:
+            raise
+        raise UserError(error.what, where=part.survey.where(torch.tensor([item.row]))[0], fix=error.fix) from error
 
 
 def _blank(part: Slice, task: Task, number: int) -> Example:

@@ -68,6 +68,28 @@ class HubTokens:
         return any(kind for template in self.templates.values() for _, kind in template)
 
     @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens there are, special ones included."""
+        return 1 + max(self.tokenizer.get_vocab().values())
+
+    @cached_property
+    def begin(self) -> int | None:
+        return _first(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id, self.tokenizer.pad_token_id)
+
+    @cached_property
+    def end(self) -> int | None:
+        return _first(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+
+    @cached_property
+    def pad(self) -> int | None:
+        return _first(self.tokenizer.pad_token_id)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some ids, without special tokens."""
+        found: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return found
+
+    @cached_property
     def unknown_id(self) -> int | None:
         found: int | None = self.tokenizer.unk_token_id
         return found
@@ -80,3 +102,7 @@ class HubTokens:
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and its configuration, as the library reads them."""
         self.tokenizer.save_pretrained(folder)
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((i for i in ids if i is not None), None)

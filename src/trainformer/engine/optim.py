@@ -20,6 +20,9 @@ def rules(model: Model, methods: list[Method]) -> dict[str, Rule]:
     """How each trained parameter is treated: matrices decay; biases, norms and embeddings do not; methods have their say."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found = {name: Rule(decay=p.ndim >= 2 and id(p) not in tables) for name, p in model.named_parameters() if p.requires_grad}
+    for name, share in model.body.rates().items():
+        if f"body.{name}" in found:
+            found[f"body.{name}"].rate *= share
     for method in methods:
         method.groups(model, found)
     return found

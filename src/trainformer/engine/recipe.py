@@ -12,6 +12,8 @@ USUAL_TOKENS, LEAST_TOKENS = 512, 8
 STEPS = 1000
 """About so many steps are enough for a pretrained encoder to settle on small data."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 10
+NEW_STEPS, NEW_MOST_EPOCHS = 10_000, 50
+"""A model that is trained from nothing needs about ten times as many."""
 BASE_WIDTH, BASE_RATE = 768, 5e-5
 """BERT-base learns well at 5e-5 (Devlin et al. 2019, arXiv:1810.04805); a narrower model bears more, a wider one less."""
 
@@ -37,16 +39,23 @@ def trained(model: Model) -> list[str]:
     return [words] if some < every else []
 
 
-def settle(settings: TrainSettings, rows: int, width: int, methods: Iterable[Method] = ()) -> tuple[TrainSettings, list[str]]:
-    """The settings with epochs and rate filled in, and what to say about them; a method may ask for a higher rate."""
+def settle(
+    settings: TrainSettings, rows: int, width: int, methods: Iterable[Method] = (), new_rate: float | None = None
+) -> tuple[TrainSettings, list[str]]:
+    """The settings with epochs and rate filled in, and what to say about them; a method may ask for a higher rate.
+
+    `new_rate` suits a model whose weights are new.
+    """
     said, found = [], {}
     if settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
-        found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
+        enough, most = (STEPS, MOST_EPOCHS) if new_rate is None else (NEW_STEPS, NEW_MOST_EPOCHS)
+        found["epochs"] = float(min(most, max(LEAST_EPOCHS, round(enough / steps))))
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
     if settings.lr is None:
         times, asking = max(((m.rate_factor, type(m).key) for m in methods), default=(1.0, ""), key=lambda each: each[0])
-        found["lr"] = BASE_RATE * BASE_WIDTH / width * KNOWN[settings.optimizer].factor * times
+        usual = BASE_RATE * BASE_WIDTH / width if new_rate is None else new_rate
+        found["lr"] = usual * KNOWN[settings.optimizer].factor * times
         few = f", {times:g} times the usual with {asking}" if times != 1 else ""
         said.append(f"lr: {found['lr']:.2g} for a model of width {width}{few} (--set train.lr=X)")
     return settings.model_copy(update=found), said

@@ -61,12 +61,11 @@ class Cost:
 
     @classmethod
     def measured(cls, engine: Engine, training: bool) -> "Cost":
-        """From three small passes: one sequence of the greatest length, two of it, two of half of it."""
+        """From three small passes: one sequence (of each part) of the greatest length, two of it, two of half of it."""
         item = _sequence(engine)
-        length = len(item.parts[0].ids)
+        length = item.tokens
         one, two, halves = (
-            _peak(engine, batch, training)
-            for batch in (pack([item]), pack([item, item]), pack([_cut(item, max(1, length // 2))] * 2))
+            _peak(engine, batch, training) for batch in (pack([item]), pack([item, item]), pack([_cut(item, 2)] * 2))
         )
         square = max(0.0, 2 * (one - halves) / length**2)
         token = max(0.0, (two - one) / length - square * length)
@@ -124,7 +123,7 @@ class Memory:
 
     @property
     def _longest(self) -> int:
-        return len(_sequence(self.engine).parts[0].ids)
+        return _sequence(self.engine).tokens
 
 
 def make_room(engine: Engine) -> tuple[Memory, list[str]]:
@@ -194,17 +193,18 @@ def _text(path: str) -> str:
 
 
 def _sequence(engine: Engine) -> Encoded:
-    """One sequence of the greatest length of the training rows, made of a longest row's first one."""
+    """One sequence (of each part) of the greatest length of the training rows, made of a longest row's first one."""
     rows = engine.plan.rows
-    item = rows[int(rows.lengths.argmax())]
-    return _cut(item, item.parts[0].lengths[0])
+    return _cut(rows[int(rows.lengths.argmax())], 1)
 
 
-def _cut(item: Encoded, length: int) -> Encoded:
-    """An example whose one sequence are the first tokens of another's."""
-    part = item.parts[0]
-    kinds = None if part.kinds is None else part.kinds[:length]
-    return Encoded((Part(part.ids[:length], [length], kinds),), item.target, item.row)
+def _cut(item: Encoded, pieces: int) -> Encoded:
+    """An example whose sequences are the first of so many pieces of the first of another's parts."""
+    return Encoded(tuple(_first(part, max(1, part.lengths[0] // pieces)) for part in item.parts), item.target, item.row)
+
+
+def _first(part: Part, length: int) -> Part:
+    return Part(part.ids[:length], [length], None if part.kinds is None else part.kinds[:length])
 
 
 def _peak(engine: Engine, batch: Batch, training: bool) -> int:

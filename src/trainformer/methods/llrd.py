@@ -25,7 +25,9 @@ class Llrd(Method):
     """Rate of a block as a share of the rate of the block above it, 0..1; 1: all learn at one rate."""
 
     def groups(self, model: Model, rules: dict[str, Rule]) -> None:
-        """A weight that several blocks share has the rate of the highest of them."""
+        """A weight that several blocks share has the rate of the highest of them. Layers that are new all learn alike."""
+        if model.body.rate is not None:
+            return
         blocks = model.body.blocks()
         above = {id(p): len(blocks) - 1 - i for i, block in enumerate(blocks) for p in block.parameters()}
         for name, parameter in model.named_parameters():

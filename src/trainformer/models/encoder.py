@@ -72,14 +72,16 @@ class Encoder(Body):
         return found if self.packed else []
 
 
-def filled(part: Packed) -> Packed:
+def filled(part: Packed, least: int = 0) -> Packed:
     """The part with one sequence more, whose states nobody reads, so that its number of tokens is a rounder one.
+
+    It has at least so many tokens; with none to add there is none.
 
     On a CPU the products are compiled for each number of tokens: nearly every step would wait for new ones. At most 3 %
     is added, and a few dozen numbers are left.
     """
-    tokens = len(part.ids)
-    more = -tokens % (1 << max(0, int(FILL_SHARE * tokens).bit_length() - 1))
+    tokens = len(part.ids) + least
+    more = least + -tokens % (1 << max(0, int(FILL_SHARE * tokens).bit_length() - 1))
     if not more:
         return part
     kinds = None if part.kinds is None else torch.cat([part.kinds, part.kinds[:1].expand(more)])

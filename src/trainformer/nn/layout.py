@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ class Layout:
         >>> [g.lengths for g in Layout.of([3, 3, 2, 300, 300, 299]).groups]
         [(3, 3, 2), (300, 300), (299,)]
         """
-        return cls(tuple(lengths), tuple(_grouped(lengths)))
+        groups = _together([(n, n) for n in lengths])
+        return cls(tuple(lengths), _placed([tuple(n for n, _ in group) for group in groups]))
 
     @property
     def tokens(self) -> int:
@@ -92,17 +94,33 @@ def _places(group: Group, heads: int) -> Places:
     return Places(index, None if real.all() else real)
 
 
-def _grouped(lengths: list[int]) -> Iterator[Group]:
-    """Neighbours as long as their padding stays cheap; long sequences only with those of their very length."""
-    start, longest, squares = 0, 0, 0
-    group: list[int] = []
-    for length in lengths:
-        longest = max(longest, length)
-        waste = (len(group) + 1) * longest**2 - squares - length**2
-        if group and waste > (WASTE if longest <= SHORT_TOKENS else 0):
-            yield Group(start, tuple(group))
-            start, group, longest, squares = start + sum(group), [], length, 0
-        group.append(length)
-        squares += length**2
+def paired(lengths: list[int], others: list[int]) -> tuple[Layout, Layout]:
+    """The layouts of sequences that attend to others, one to one: group by group they hold the same pairs.
+
+    >>> [[g.lengths for g in layout.groups] for layout in paired([2, 3, 300], [4, 4, 5])]
+    [[(2, 3), (300,)], [(4, 4), (5,)]]
+    """
+    groups = list(_together(list(zip(lengths, others, strict=True))))
+    own, across = ([tuple(pair[side] for pair in group) for group in groups] for side in (0, 1))
+    return Layout(tuple(lengths), _placed(own)), Layout(tuple(others), _placed(across))
+
+
+def _placed(groups: list[tuple[int, ...]]) -> tuple[Group, ...]:
+    starts = accumulate((sum(lengths) for lengths in groups), initial=0)
+    return tuple(Group(start, lengths) for start, lengths in zip(starts, groups, strict=False))
+
+
+def _together(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Neighbours (queries, keys) as long as their padding stays cheap; long ones only with those of their very lengths."""
+    group: list[tuple[int, int]] = []
+    most, scores = (0, 0), 0
+    for pair in pairs:
+        most = max(most[0], pair[0]), max(most[1], pair[1])
+        waste = (len(group) + 1) * most[0] * most[1] - scores - pair[0] * pair[1]
+        if group and waste > (WASTE if max(most) <= SHORT_TOKENS else 0):
+            yield group
+            group, most, scores = [], pair, 0
+        group.append(pair)
+        scores += pair[0] * pair[1]
     if group:
-        yield Group(start, tuple(group))
+        yield group

@@ -1,12 +1,32 @@
 """Attention over sequences that lie end to end: each sees itself alone, and no token of a linear layer is padding."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from trainformer.nn.layout import SHORT_TOKENS, Group, Layout, Places
+from trainformer.nn.local_attention import local_attention, seen
+
+
+@dataclass(frozen=True)
+class View:
+    """What a token sees, and how.
+
+    `scale` multiplies the scores (none: 1 / sqrt(K)). `causal`: nothing after itself. `window`: those less than that far
+    away. `bias`: what is added to the scores of sequences of a length, "H L L" by L. `prefix`: keys and values "H P K" that
+    stand before those of each sequence and are seen by all.
+    """
+
+    scale: float | None = None
+    dropout: float = 0.0
+    causal: bool = False
+    window: int | None = None
+    bias: Mapping[int, Tensor] | None = None
+    prefix: tuple[Tensor, Tensor] | None = None
 
 
 def packed_attention(
@@ -22,30 +42,41 @@ def packed_attention(
     sliding_window: int | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762), sequence by sequence.
+    """`attend` as the attention functions of the transformers library are called. query, key, value: "1 H T K"; gives "1 T H K".
 
-    query, key, value: "1 H T K". Gives "1 T H K", as the attention functions of the transformers library do. On a CPU
-    short neighbours go together, padded here and nowhere else; long ones go through the fused kernel, equal lengths in one
-    call without a copy, so batches are sorted by length. `sliding_window`: a token sees those less than that far away
-    (ModernBERT's local layers). What the module's `prefix()` gives, keys and values
-    "H P K", stands before those of each sequence and is seen by all.
+    `sliding_window`: a token sees those less than that far away (ModernBERT's local layers). What the module's `prefix()`
+    gives, keys and values, stands before those of each sequence.
     """
     if attention_mask is not None or query.shape[2] != layout.tokens or key.shape[2] != layout.tokens:
         raise AssertionError(f"packed attention over {layout.tokens} tokens got keys of {key.shape[2]} or a mask")
-    longest = max(layout.lengths)
     prefix = module.prefix() if hasattr(module, "prefix") else None
-    plain = prefix is None and dropout == 0 and (sliding_window is None or longest <= sliding_window)
-    plain = plain and key.shape[1] == query.shape[1]
+    view = View(scaling, dropout, window=sliding_window, prefix=prefix)
+    return attend(query[0], key[0], value[0], layout, layout, view)[None], None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, keys: Layout, view: View) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v (Vaswani et al. 2017, arXiv:1706.03762), sequence by sequence: "H T K" each -> "T H K".
+
+    `keys` is the layout of keys and values: the queries' own or, of sequences that attend to others, one of a pair of layouts
+    (`layout.paired`). Fewer heads of keys than of queries are shared by neighbours (Ainslie et al. 2023, arXiv:2305.13245).
+    On a CPU short neighbours go together, padded here and nowhere else; long ones go through the fused kernel, equal lengths
+    in one call without a copy, so batches are sorted by length.
+    """
+    if key.shape[0] != query.shape[0]:
+        key, value = (t.repeat_interleave(query.shape[0] // t.shape[0], 0) for t in (key, value))
+    longest = max(*layout.lengths, *keys.lengths)
+    wide = view.window is None or longest <= view.window
+    plain = wide and view.prefix is None and view.bias is None and view.dropout == 0
     if plain and query.device.type == "cpu" and longest <= SHORT_TOKENS:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        q, k, v = (_lowered(t)[0].transpose(0, 1) for t in (query, key, value))
-        output: Tensor = _Short.apply(q, k, v, layout, scale)
-        return output[None], None
-    how = {"scale": scaling, "dropout_p": dropout}
-    runs = [run for group in layout.groups for run in _even(group)]
-    split = zip(*(t[0].split([c * n for c, n in runs], dim=1) for t in (query, key, value)), strict=True)
-    pieces = [_run(qkv, run, sliding_window, prefix, how) for qkv, run in zip(split, runs, strict=True)]
-    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
+        scale = query.shape[-1] ** -0.5 if view.scale is None else view.scale
+        q, k, v = (_lowered(t).transpose(0, 1) for t in (query, key, value))
+        output: Tensor = _Short.apply(q, k, v, (layout, keys), (scale, view.causal))
+        return output
+    runs = list(_runs(layout, keys))
+    own, others = ([count * lengths[side] for count, *lengths in runs] for side in (0, 1))
+    split = zip(query.split(own, 1), key.split(others, 1), value.split(others, 1), strict=True)
+    pieces = [_run(qkv, run, view) for qkv, run in zip(split, runs, strict=True)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _lowered(tensor: Tensor) -> Tensor:
@@ -61,25 +92,29 @@ class _Short(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
-        ctx.layout, ctx.scale = layout, scale
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layouts: tuple[Layout, Layout], how: tuple[float, bool]) -> Tensor:
+        (layout, keys), (scale, causal) = layouts, how
+        ctx.layouts, ctx.scale = layouts, scale
         places, back = layout.places(q.shape[1], q.device)
+        others, _ = keys.places(q.shape[1], q.device)
         saved, pieces = [], []
         with torch.autocast(q.device.type, enabled=False):
-            for group, place in zip(layout.groups, places, strict=True):
-                qg, kg, vg = (_laid(t, group, place) for t in (q, k, v))
-                scores = torch.baddbmm(_bias(place, qg, q.shape[1]), qg, kg.transpose(1, 2), alpha=scale)
+            for group, place, other, seen in zip(layout.groups, places, keys.groups, others, strict=True):
+                qg, kg, vg = _laid(q, group, place), _laid(k, other, seen), _laid(v, other, seen)
+                bias = _later(qg) if causal else _bias(seen, qg, q.shape[1])
+                scores = torch.baddbmm(bias, qg, kg.transpose(1, 2), alpha=scale)
                 weights = scores.softmax(-1)
                 saved += [qg, kg, vg, weights]
                 pieces.append(torch.bmm(weights, vg).view(-1, vg.shape[-1]))
         ctx.save_for_backward(*saved)
-        return _joined(pieces, back).view(v.shape)
+        return _joined(pieces, back).view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layout, grad, saved = ctx.layout, grads[0], ctx.saved_tensors  # asked for once: what is computed again is given once
-        heads = grad.shape[1]
+        (layout, keys), grad = ctx.layouts, grads[0]
+        saved, heads = ctx.saved_tensors, grad.shape[1]  # asked for once: what is computed again is given once
         places, back = layout.places(heads, grad.device)
+        _, keys_back = keys.places(heads, grad.device)
         zero = grad.new_zeros(1, 1, 1)
         found: list[list[Tensor]] = [[], [], []]
         for i, (group, place) in enumerate(zip(layout.groups, places, strict=True)):
@@ -91,8 +126,9 @@ class _Short(torch.autograd.Function):
             found[0].append(torch.baddbmm(zero, scores, k, beta=0, alpha=ctx.scale))
             found[1].append(torch.baddbmm(zero, scores.transpose(1, 2), q, beta=0, alpha=ctx.scale))
             found[2].append(torch.bmm(weights.transpose(1, 2), out))
-        shape = grad.shape[:2]
-        return *(_joined([x.view(-1, x.shape[-1]) for x in each], back).view(*shape, -1) for each in found), None, None
+        backs = (back, keys_back, keys_back)
+        flat = (_joined([x.view(-1, x.shape[-1]) for x in each], way) for each, way in zip(found, backs, strict=True))
+        return *(each.view(-1, heads, each.shape[-1]) for each in flat), None, None
 
 
 def _laid(tensor: Tensor, group: Group, place: Places) -> Tensor:
@@ -113,27 +149,43 @@ def _bias(place: Places, like: Tensor, heads: int) -> Tensor:
     return bias[:, None].expand(-1, heads, -1).reshape(-1, 1, bias.shape[1])
 
 
-def _even(group: Group) -> list[tuple[int, int]]:
-    """The group as (count, length) of neighbours of one length."""
-    runs: list[tuple[int, int]] = []
-    for length in group.lengths:
-        if runs and runs[-1][1] == length:
-            runs[-1] = (runs[-1][0] + 1, length)
-        else:
-            runs.append((1, length))
-    return runs
+def _later(like: Tensor) -> Tensor:
+    """Minus infinity where the key is later, "1 L L": then padding, which comes last, is not seen either."""
+    return like.new_full((1, like.shape[1], like.shape[1]), float("-inf")).triu_(1)
 
 
-def _run(
-    qkv: tuple[Tensor, ...], shape: tuple[int, int], window: int | None, prefix: tuple[Tensor, Tensor] | None, how: dict[str, Any]
-) -> Tensor:
+def _runs(layout: Layout, keys: Layout) -> Iterator[tuple[int, int, int]]:
+    """(count, queries, keys) of neighbours of one length each, in order."""
+    count, last = 0, (0, 0)
+    for group, other in zip(layout.groups, keys.groups, strict=True):
+        for pair in zip(group.lengths, other.lengths, strict=True):
+            if count and pair != last:
+                yield count, *last
+                count = 0
+            count, last = count + 1, pair
+    if count:
+        yield count, *last
+
+
+def _run(qkv: tuple[Tensor, ...], run: tuple[int, int, int], view: View) -> Tensor:
     """Attention of `count` neighbours of one length: "H (count * length) K" each -> "(count * length) H K"."""
-    q, k, v = (t.unflatten(1, shape).transpose(0, 1) for t in qkv)
-    mask = None
-    if window is not None and shape[1] > window:
-        place = torch.arange(shape[1], device=q.device)
-        mask = (place[:, None] - place[None, :]).abs() < window
-    if prefix is not None:
-        k, v = (torch.cat([p.to(t.dtype).expand(shape[0], -1, -1, -1), t], 2) for p, t in zip(prefix, (k, v), strict=True))
-        mask = None if mask is None else torch.nn.functional.pad(mask, (prefix[0].shape[1], 0), value=True)
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask, **how).transpose(1, 2).flatten(0, 1)
+    count, own, others = run
+    q, k, v = (t.unflatten(1, (count, n)).transpose(0, 1) for t, n in zip(qkv, (own, others, others), strict=True))
+    how: dict[str, Any] = {"scale": view.scale, "dropout_p": view.dropout}
+    near = view.window is not None and others > view.window
+    if near and view.prefix is None and view.bias is None:
+        return local_attention(q, k, v, view.window or 0, view.causal, how).transpose(1, 2).flatten(0, 1)
+    mask = _mask(view, own, others, q) if near or (view.causal and (view.prefix or view.bias)) else None
+    if view.bias is not None:
+        mask = view.bias[own] if mask is None else view.bias[own].masked_fill(~mask, float("-inf"))
+    if view.prefix is not None:
+        k, v = (torch.cat([p.to(t.dtype).expand(count, -1, -1, -1), t], 2) for p, t in zip(view.prefix, (k, v), strict=True))
+        mask = None if mask is None else pad(mask, (view.prefix[0].shape[1], 0), value=mask.dtype is torch.bool)
+    causal = view.causal and mask is None
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, **how).transpose(1, 2).flatten(0, 1)
+
+
+def _mask(view: View, own: int, others: int, like: Tensor) -> Tensor:
+    """Which keys a query sees: "L L"."""
+    queries, keys = (torch.arange(n, device=like.device) for n in (own, others))
+    return seen(queries[:, None] - keys, view.causal, view.window)
