@@ -49,6 +49,7 @@ def rows(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
     backbone, said = run.config.model.resolve()
     config = run.config.model_copy(update={"model": backbone})
     tokens = HubTokens.load(str(backbone.settings()["name"]))
+    config.task.meet(tokens)
     limit = recipe.longest(config.data.max_tokens, backbone.limit(), config.method.values())
     prepared = prepare.read(config, run.frames, labelled)
     prepared.said[:0] = said

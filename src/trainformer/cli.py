@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.data.verbs import tokenizer
 from trainformer.studies import verbs
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def export(
 
 app.command()(verbs.search)
 app.command()(verbs.compare)
+app.add_typer(tokenizer, name="tokenizer")
 
 
 @app.command()

@@ -31,10 +31,15 @@ class Tokens(Protocol):
 
     specials: dict[int, int]
     """How many special tokens stand around one text (key 1) and a pair of texts (key 2)."""
+    vocabulary: int
+    special_ids: frozenset[int]
+    mask: int | None
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
 
     def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
+
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]: ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,11 @@ class Task(Component):
     """Whether rows have no label, the texts being all there is to learn from; nothing cheap is a baseline of that."""
     embeds: ClassVar[bool] = False
     """Whether its outputs are the pooled states of each sequence, of length 1, and the head has no layer of its own."""
+    vocabulary: ClassVar[bool] = False
+    """Whether its outputs are scores of the vocabulary, "U V": a unit is a token that is to be told."""
+
+    def meet(self, tokens: Tokens) -> None:
+        """Is told the tokenizer, before anything is encoded. Raises UserError for one that it cannot use."""
 
     @abstractmethod
     def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:

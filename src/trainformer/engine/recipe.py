@@ -40,7 +40,10 @@ def trained(model: Model) -> list[str]:
 def settle(settings: TrainSettings, rows: int, width: int, methods: Iterable[Method] = ()) -> tuple[TrainSettings, list[str]]:
     """The settings with epochs and rate filled in, and what to say about them; a method may ask for a higher rate."""
     said, found = [], {}
-    if settings.epochs is None:
+    if settings.minutes is not None:
+        most = "" if settings.epochs is None else f", {settings.epochs:g} epochs at most"
+        said.append(f"steps: as many as {settings.minutes:g} minutes hold{most}; the rate follows the time")
+    elif settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
         found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")

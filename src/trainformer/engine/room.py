@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from trainformer.core.batch import Batch, Encoded, Part, pack
+from trainformer.core.batch import Encoded, Part, pack
 from trainformer.core.errors import UserError
+from trainformer.core.seeds import generator
 from trainformer.engine.engine import Engine
 from trainformer.engine.optim import KNOWN
 
@@ -65,8 +66,7 @@ class Cost:
         item = _sequence(engine)
         length = len(item.parts[0].ids)
         one, two, halves = (
-            _peak(engine, batch, training)
-            for batch in (pack([item]), pack([item, item]), pack([_cut(item, max(1, length // 2))] * 2))
+            _peak(engine, items, training) for items in ([item], [item, item], [_cut(item, max(1, length // 2))] * 2)
         )
         square = max(0.0, 2 * (one - halves) / length**2)
         token = max(0.0, (two - one) / length - square * length)
@@ -207,10 +207,10 @@ def _cut(item: Encoded, length: int) -> Encoded:
     return Encoded((Part(part.ids[:length], [length], kinds),), item.target, item.row)
 
 
-def _peak(engine: Engine, batch: Batch, training: bool) -> int:
+def _peak(engine: Engine, items: list[Encoded], training: bool) -> int:
     """The most bytes alive in a pass, forward and for training backward; gradients of weights do not count, they are freed."""
     engine.model.train(training)
-    moved = batch.to(engine.device)
+    moved = pack([engine.task.vary(e, generator("room")) for e in items] if training else items).to(engine.device)
     if not training:
         with torch.inference_mode(), Alive(engine.model) as alive:
             engine.task.predict(engine.model, moved)

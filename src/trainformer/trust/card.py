@@ -8,7 +8,10 @@ import yaml
 from trainformer.trust import report
 
 TAGS = {"text_pair": "text-pair-classification", "multi_label": "multi-label-classification", "regression": "text-regression",
-        "retrieval": "sentence-similarity"}  # fmt: skip
+        "retrieval": "sentence-similarity", "masked_lm": "fill-mask"}  # fmt: skip
+PIPELINES = {"masked_lm": ("fill-mask", "AutoModelForMaskedLM")}
+"""How model hubs run what the library opens, and what it is opened as; others are sequence classifiers."""
+USUAL = ("text-classification", "AutoModelForSequenceClassification")
 PAIRS = ("text_pair", "retrieval")
 SHOWN_LABELS = 40
 WEAKEST = 3
@@ -28,6 +31,7 @@ def render(results: dict[str, Any]) -> str:
         tables=[report.table(results, s) for s in ("test", "validation") if results[s]],
         weakest=sorted((c for c in detail.get("classes", []) if c["support"]), key=lambda c: c["f1"])[:WEAKEST],
         warnings=[f for f in results["data"]["findings"] if f["severity"] != "note"],
+        opens_as=PIPELINES.get(results["task"], USUAL)[1],
         pair=results["task"] in PAIRS,
         shown=(results["labels"] or [])[:SHOWN_LABELS],
         ask='("a text", "another text")' if results["task"] in PAIRS else '"a text"',
@@ -39,7 +43,7 @@ def front_matter(results: dict[str, Any]) -> str:
     """The YAML head of the card. Language and licence are not known here, so they are left out."""
     library = "transformers" if results["opens_in_transformers"] else "trainformer"
     tags = ["trainformer", TAGS.get(results["task"], "text-classification")]
-    facts = {"library_name": library, "pipeline_tag": "text-classification", "tags": tags, "metrics": [results["key"]]}
+    facts = {"library_name": library, "pipeline_tag": PIPELINES.get(results["task"], USUAL)[0], "tags": tags, "metrics": [results["key"]]}
     return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
 
 

@@ -26,8 +26,13 @@ NAMES = {
     "mrr": "MRR",
     "recall_at_1": "recall@1",
     "recall_at_10": "recall@10",
+    "token_accuracy": "tokens right",
+    "sentence_accuracy": "sentences right",
+    "bits_per_byte": "bits per byte",
+    "perplexity_per_byte": "perplexity per byte",
 }
-SHARES = {"accuracy", "f1_macro", "f1_micro", "subset_accuracy", "answered", "answered_accuracy", "recall_at_1", "recall_at_10"}
+SHARES = {"accuracy", "f1_macro", "f1_micro", "subset_accuracy", "answered", "answered_accuracy", "recall_at_1", "recall_at_10",
+          "token_accuracy", "sentence_accuracy"}  # fmt: skip
 
 
 def name(key: str) -> str:
