@@ -22,6 +22,7 @@ HAN = r" ?[\p{Han}\p{Hiragana}\p{Katakana}]+"
 COVERAGE = 0.9995
 """Share of what is written that the alphabet must hold, where all of it would take up half of the vocabulary."""
 BYTES = 256
+COPIES = 8
 LONGEST_PIECE = 16
 """Characters of the longest piece of BPE and Unigram: a sentence without spaces shall not become one."""
 
@@ -137,7 +138,7 @@ def _unigram(texts: Iterable[str], backend: Any, wanted: Wanted, style: Style) -
         words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)))
     written = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=(f"{word}\t{words[word]}" for word in sorted(words)), model_writer=written, input_format="tsv",
+        sentence_iterator=_lines(words), model_writer=written, input_format="tsv",
         model_type="unigram", vocab_size=wanted.size - style.count + 1, hard_vocab_limit=False, character_coverage=1.0,
         normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False, num_threads=1,
         split_by_unicode_script=False, split_by_number=False, max_sentencepiece_length=LONGEST_PIECE,
@@ -147,6 +148,14 @@ def _unigram(texts: Iterable[str], backend: Any, wanted: Wanted, style: Style) -
     pieces = [(found.id_to_piece(i), found.get_score(i)) for i in range(1, found.get_piece_size())]
     special = [(token, 0.0) for token in style.first]
     return type(backend.model)([*special, *pieces], unk_id=style.first.index(style.roles["unk_token"]))
+
+
+def _lines(words: Counter[str]) -> Iterator[str]:
+    """Words with their counts, each in up to COPIES lines: what does not stand in two lines is not thought of as a piece."""
+    for word in sorted(words):
+        copies = min(COPIES, words[word])
+        share, rest = divmod(words[word], copies)
+        yield from (f"{word}\t{share + (i < rest)}" for i in range(copies))
 
 
 def _trainer(wanted: Wanted, style: Style, inner: list[str]) -> Any:
