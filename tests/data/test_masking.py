@@ -99,7 +99,9 @@ def test_words_inside_a_run_of_pieces() -> None:
     pytest.importorskip("rjieba")
     text, spans = "我来到北京", [(0, 0, 1), (0, 1, 3), (0, 3, 5)]
     assert word_numbers(text, spans) == [0, 1, 2]
-    assert word_numbers(text, [(0, 0, 2), (0, 2, 3), (0, 3, 5)], chinese=True) == [0, 0, 1], "a piece across a border joins the words"
+    assert word_numbers(text, [(0, 0, 2), (0, 2, 3), (0, 3, 5)], chinese=True) == [0, 0, 1], (
+        "a piece across a border joins the words"
+    )
     assert word_numbers(text, spans, chinese=True) == [0, 1, 2]
     assert word_numbers("北京", [(0, 0, 1), (0, 0, 1), (0, 1, 2)]) == [0, 0, 1], "bytes of one character"
     assert word_numbers("a 北京", [(0, 0, 1), (1, 1, 4)], chinese=True) == [0, 1], "a piece with the space before it"
@@ -115,7 +117,15 @@ def test_without_the_dictionary_it_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_text_as_two_halves() -> None:
-    for text in ("One. Two! Three?", "下雨了。我们没出门。", "no end of a sentence here", "unbroken", "a", "", "Dr. No came. \"Yes.\" Then we left."):
+    for text in (
+        "One. Two! Three?",
+        "下雨了。我们没出门。",
+        "no end of a sentence here",
+        "unbroken",
+        "a",
+        "",
+        'Dr. No came. "Yes." Then we left.',
+    ):
         first, second = halves(text)
         assert first + second == text
     assert halves("下雨了。我们没出门。")[0] == "下雨了。" and halves("one two three four")[0] == "one two "

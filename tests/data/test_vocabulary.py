@@ -17,7 +17,13 @@ from trainformer.data.tokens import HubTokens
 from trainformer.data.vocabulary import Wanted, train
 from trainformer.data.vocabulary_report import report, script
 
-PEOPLE = [("the teacher", "老师"), ("my friend", "我的朋友"), ("the doctor", "医生"), ("a student", "学生"), ("the driver", "司机")]
+PEOPLE = [
+    ("the teacher", "老师"),
+    ("my friend", "我的朋友"),
+    ("the doctor", "医生"),
+    ("a student", "学生"),
+    ("the driver", "司机"),
+]
 DEEDS = [("reads", "读"), ("writes", "写"), ("buys", "买"), ("finds", "找到"), ("forgets", "忘记")]
 THINGS = [("a long letter", "一封长信"), ("the newspaper", "报纸"), ("an old book", "一本旧书"), ("two tickets", "两张票")]
 PAIRS = [
@@ -26,6 +32,9 @@ PAIRS = [
 ]
 ENGLISH, CHINESE = [r["source"] for r in PAIRS], [r["target"] for r in PAIRS]
 BOTH = [*ENGLISH, *CHINESE]
+NATURAL = [f"{text}, {person}{end} {person} {text}" for i, language in enumerate((ENGLISH, CHINESE)) for text in language
+           for person in (PEOPLE[len(text) % 5][i],) for end in "!?,."]  # fmt: skip
+"""Words that are followed by this and by that, as in texts that people write: Unigram looks for pieces that are."""
 KINDS = ("wordpiece", "bpe", "byte_bpe", "unigram")
 SIZES = {"wordpiece": 250, "bpe": 200, "byte_bpe": 400, "unigram": 240}
 
@@ -82,11 +91,11 @@ def test_special_tokens_stand_where_each_model_wants_them(folder: Callable[..., 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_of_both_languages_are_learnt_and_never_run_into_each_other(kind: str) -> None:
-    backend = made(kind, size=SIZES[kind] + (200 if kind == "unigram" else 100), like="bert")
+    backend = made(kind, NATURAL, size=SIZES[kind] + (200 if kind == "unigram" else 100), like="bert")
     mixed = "the teacher买newspaper老师"
     covered = [mixed[a:b] for a, b in backend.encode(mixed, add_special_tokens=False).offsets]
     assert all(len({script(c) for c in piece if c.isalpha()}) <= 1 for piece in covered)
-    assert len(backend.encode("the teacher", add_special_tokens=False).ids) <= 4
+    assert len(backend.encode("the teacher", add_special_tokens=False).ids) <= 3
     if kind in ("bpe", "unigram"):
         assert len(backend.encode("我的朋友", add_special_tokens=False).ids) < 4, "words are found inside a run"
     if kind == "wordpiece":
@@ -150,22 +159,24 @@ def test_rare_characters_are_left_out_where_the_alphabet_is_large_and_that_is_sa
 
 
 def test_what_cannot_be_trained_is_refused() -> None:
-    with pytest.raises(UserError, match="no text in it to train"):
+    with pytest.raises(UserError, match=r"no text in it to train"):
         train(lambda: ["", "  "], Wanted("bpe", 100))
-    with pytest.raises(UserError, match="--size: 40 is too small: characters and special tokens alone are .* At least"):
+    with pytest.raises(UserError, match=r"--size: 40 is too small: characters and special tokens alone are .* At least"):
         made("bpe", size=40)
-    with pytest.raises(UserError, match="100 is too small.* 257. At least 257"):
+    with pytest.raises(UserError, match=r"100 is too small.* 257. At least 257"):
         made("byte_bpe", size=100)
-    with pytest.raises(UserError, match="no kind 'unigrm' of tokenizer. Did you mean 'unigram'"):
+    with pytest.raises(UserError, match=r"no kind 'unigrm' of tokenizer. Did you mean 'unigram'"):
         made("unigrm", size=100)
-    with pytest.raises(UserError, match="Did you mean 'bert'"):
+    with pytest.raises(UserError, match=r"Did you mean 'bert'"):
         made("wordpiece", like="brt")
-    with pytest.raises(UserError, match="gpt2 has no token for what is unknown"):
+    with pytest.raises(UserError, match=r"gpt2 has no token for what is unknown"):
         made("unigram", like="gpt2")
     assert set(STYLES) == {"bert", "roberta", "gpt2", "t5", "marian"}
 
 
-def test_the_command_refuses_and_reports(cli: Callable[..., Any], write: Any, tmp_path: Path, folder: Callable[..., Path]) -> None:
+def test_the_command_refuses_and_reports(
+    cli: Callable[..., Any], write: Any, tmp_path: Path, folder: Callable[..., Path]
+) -> None:
     data, out = write("rows.jsonl", [*PAIRS, {"source": None, "target": "x"}]), tmp_path / "tok"
     words = ("tokenizer", "train", "--data", data, "--out", out, "--size", "300", "--kind", "bpe")
     missing = cli(*words, "--text", "sorce")
@@ -173,9 +184,11 @@ def test_the_command_refuses_and_reports(cli: Callable[..., Any], write: Any, tm
         2, f"error: {data}: no column 'sorce' (--text). Did you mean 'source'?")  # fmt: skip
     null = cli(*words, "--text", "source")
     assert null.code == 2 and f"{data} line 101: the text 'source' is null" in null.err
-    assert cli(*words, "--text", "target", "--text", "target").err.splitlines()[-1].startswith("error: --text: the column 'target'")
+    assert (
+        cli(*words, "--text", "target", "--text", "target").err.splitlines()[-1].startswith("error: --text: the column 'target'")
+    )
     assert not out.exists()
-    empty = write("empty.csv", "text\n\" \"\n\"\"\n")
+    empty = write("empty.csv", 'text\n" "\n""\n')
     assert "there is no text in it to train a tokenizer on" in cli(*words[:3], empty, *words[4:]).err
     there = folder("bpe")
     again = cli(*words[:4], "--text", "target", "--out", there)
@@ -194,8 +207,12 @@ def test_csv_and_parquet_are_read_and_a_lone_column_is_found(cli: Callable[..., 
     pyarrow.parquet.write_table(pyarrow.table({"text": ENGLISH}), columns)
     files = []
     for name, data in (("csv", table), ("parquet", str(columns))):
-        done = cli("tokenizer", "train", "--data", data, "--kind", "wordpiece", "--size", 200, "--lowercase", "--out", tmp_path / name)
+        done = cli(
+            "tokenizer", "train", "--data", data, "--kind", "wordpiece", "--size", 200, "--lowercase", "--out", tmp_path / name
+        )
         assert done.code == 0 and "text: column 'text'" in done.err, done.err
         files.append((tmp_path / name / "tokenizer.json").read_bytes())
     assert files[0] == files[1] and b"Lowercase" not in files[0]
-    assert HubTokens.load(str(tmp_path / "csv")).pieces(["THE DOCTOR"]) == HubTokens.load(str(tmp_path / "csv")).pieces(["the doctor"])
+    assert HubTokens.load(str(tmp_path / "csv")).pieces(["THE DOCTOR"]) == HubTokens.load(str(tmp_path / "csv")).pieces(
+        ["the doctor"]
+    )

@@ -1,6 +1,7 @@
 """A run that ends at a given time: with a clock that is made up, so that every number can be worked out by hand."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def test_another_speed_in_the_middle_is_met_and_the_schedule_ends_with_the_time(
     assert 0.95 * 600 <= done.now - 100 <= 600 + later
     assert done.rates[-1] < 0.05 and max(done.rates) > 0.99
     falls = done.rates[done.rates.index(max(done.rates)) :]
-    assert all(a >= b for a, b in zip(falls, falls[1:], strict=False)), "after the warm-up it only falls"
-    jumps = [abs(a - b) for a, b in zip(done.rates[10:], done.rates[11:], strict=False)]
+    assert all(a >= b for a, b in pairwise(falls)), "after the warm-up it only falls"
+    jumps = [abs(a - b) for a, b in pairwise(done.rates[10:])]
     assert max(jumps) < 0.06, "it never jumps"
 
 
@@ -112,8 +113,6 @@ def test_state_is_plain_and_goes_on_where_it_stood() -> None:
     second.pace.begin(199)
     assert len(second.plan) == len(first.plan) and second.pace.share(250) == first.pace.share(250)
     assert second.pace.elapsed() == 99.5
-
-
 
 
 def test_a_real_run_ends_in_time_and_a_killed_one_goes_on_with_the_same_bits(

@@ -148,5 +148,5 @@ def test_sentences_are_judged_as_the_library_does(family: str, checkpoint: Calla
 
 
 def test_a_family_without_such_a_head_is_refused(checkpoint: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="'roberta' has no head that judges sentences. Use task.sentences=none"):
+    with pytest.raises(UserError, match=r"'roberta' has no head that judges sentences. Use task.sentences=none"):
         ours(checkpoint("roberta", "MaskedLM"), met(sentences="next"))

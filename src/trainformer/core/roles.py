@@ -31,9 +31,15 @@ class Tokens(Protocol):
 
     specials: dict[int, int]
     """How many special tokens stand around one text (key 1) and a pair of texts (key 2)."""
-    vocabulary: int
-    special_ids: frozenset[int]
-    mask: int | None
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+
+    @property
+    def mask(self) -> int | None: ...
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
 

@@ -6,6 +6,7 @@ BERT (Devlin et al. 2019, arXiv:1810.04805) hides 15 % of the tokens: 80 % of th
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ def chunks(text: Text, room: int) -> list[Text]:
     ids, words = text
     count = max(1, -(-len(ids) // max(1, room)))
     ends = [len(ids) * i // count for i in range(count + 1)]
-    return [(ids[a:b], words[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+    return [(ids[a:b], words[a:b]) for a, b in pairwise(ends)]
 
 
 def in_a_row(first: Text, second: Text) -> list[Text]:
@@ -95,7 +96,7 @@ def marked(texts: Sequence[Text], tokens: Tokens, limit: int) -> tuple[Marked, i
 def ordinary(tokens: Tokens) -> list[tuple[int, int]]:
     """Runs of ids, from and to (which is not in it), that are no special tokens: what a random token is drawn from."""
     edges = [-1, *sorted(tokens.special_ids), tokens.vocabulary]
-    return [(a + 1, b) for a, b in zip(edges, edges[1:], strict=False) if b > a + 1]
+    return [(a + 1, b) for a, b in pairwise(edges) if b > a + 1]
 
 
 def read(encoded: Encoded, one_of_many: bool, rng: torch.Generator) -> tuple[Encoded, Tensor]:

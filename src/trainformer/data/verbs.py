@@ -114,9 +114,9 @@ def _show(lines: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(lines, ensure_ascii=False))
         return
-    print(f"{'column':<16} {'script':<6} {'texts':>9} {'characters':>11} {'tokens':>10} {'tokens/char':>11} {'unknown':>8} {'decoded':>8}")
+    names = ("texts", "characters", "tokens", "tokens/char", "unknown", "decoded")
+    print(f"{'column':<16} {'script':<6} " + " ".join(f"{name:>11}" for name in names))
     for line in lines:
-        print(
-            f"{line['column']:<16} {line['script']:<6} {line['texts']:>9} {line['characters']:>11} {line['tokens']:>10} "
-            f"{line['tokens_a_character']:>11.3f} {line['unknown_share']:>8.3%} {line['decoded_share']:>8.1%}"
-        )
+        counts = f"{line['texts']:>11} {line['characters']:>11} {line['tokens']:>11} {line['tokens_a_character']:>11.3f}"
+        shares = f"{line['unknown_share']:>11.3%} {line['decoded_share']:>11.1%}"
+        print(f"{line['column']:<16} {line['script']:<6} {counts} {shares}")

@@ -22,9 +22,10 @@ HAN = r" ?[\p{Han}\p{Hiragana}\p{Katakana}]+"
 COVERAGE = 0.9995
 """Share of what is written that the alphabet must hold, where all of it would take up half of the vocabulary."""
 BYTES = 256
-COPIES = 8
 LONGEST_PIECE = 16
 """Characters of the longest piece of BPE and Unigram: a sentence without spaces shall not become one."""
+LONGEST_TEXT = 2**30
+"""Bytes from which SentencePiece would leave a text out; a row has fewer."""
 
 
 @dataclass(frozen=True)
@@ -133,29 +134,19 @@ def _unigram(texts: Iterable[str], backend: Any, wanted: Wanted, style: Style) -
         from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
     except ImportError as error:
         raise MissingExtra("sentencepiece", "tokenizers") from error
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)))
+    words = (backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)) for text in texts)
     written = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=_lines(words), model_writer=written, input_format="tsv",
+        sentence_iterator=filter(None, ("".join(word for word, _ in each) for each in words)), model_writer=written,
         model_type="unigram", vocab_size=wanted.size - style.count + 1, hard_vocab_limit=False, character_coverage=1.0,
         normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False, num_threads=1,
-        split_by_unicode_script=False, split_by_number=False, max_sentencepiece_length=LONGEST_PIECE,
-        max_sentence_length=1 << 20, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=2,
+        max_sentencepiece_length=LONGEST_PIECE, max_sentence_length=LONGEST_TEXT, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,
+        minloglevel=2,
     )  # fmt: skip
     found = SentencePieceProcessor(model_proto=written.getvalue())
     pieces = [(found.id_to_piece(i), found.get_score(i)) for i in range(1, found.get_piece_size())]
     special = [(token, 0.0) for token in style.first]
     return type(backend.model)([*special, *pieces], unk_id=style.first.index(style.roles["unk_token"]))
-
-
-def _lines(words: Counter[str]) -> Iterator[str]:
-    """Words with their counts, each in up to COPIES lines: what does not stand in two lines is not thought of as a piece."""
-    for word in sorted(words):
-        copies = min(COPIES, words[word])
-        share, rest = divmod(words[word], copies)
-        yield from (f"{word}\t{share + (i < rest)}" for i in range(copies))
 
 
 def _trainer(wanted: Wanted, style: Style, inner: list[str]) -> Any:

@@ -81,7 +81,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def script(text: str) -> str:
-    """"Han" or "other", by most of the letters of a text.
+    """ "Han" or "other", by most of the letters of a text.
 
     >>> script("你好, world"), script("你好世界 ok")
     ('other', 'Han')

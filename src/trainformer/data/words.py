@@ -23,10 +23,7 @@ def word_numbers(text: str, spans: Sequence[Span], chinese: bool = False) -> lis
             start += 1
         han = start < len(text) and is_han(text[start])
         fresh = start >= covered  # else it is one more byte of the same character
-        if han:
-            new = fresh and (begins is None or start in begins)
-        else:
-            new = word != last or after_han
+        new = fresh and (begins is None or start in begins) if han else word != last or after_han
         now += new or now < 0
         numbers.append(now)
         last, after_han, covered = word, han, max(covered, end)

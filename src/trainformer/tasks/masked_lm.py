@@ -37,7 +37,7 @@ class MaskedLm(Task):
     sentences: Literal["none", "next", "order"] = "none"
     """Also judge two halves of each text: does the one follow the other (BERT's next), or are they in order (ALBERT's order)."""
     score_all: bool = False
-    """Score every token once, in 1/mask_share passes: slower, and gives bits per byte too (Salazar et al. 2020, arXiv:1910.14659)."""
+    """Score every token once, in 1/mask_share passes: it gives bits per byte too (Salazar et al. 2020, arXiv:1910.14659)."""
     mask_id: int | None = None
     """The mask token; filled by training."""
     ordinary_ids: list[tuple[int, int]] | None = None
@@ -145,4 +145,3 @@ class MaskedLm(Task):
 
     def metric(self, decision: Decision | None = None) -> Likelihood:
         return Likelihood()
-

@@ -43,7 +43,12 @@ def front_matter(results: dict[str, Any]) -> str:
     """The YAML head of the card. Language and licence are not known here, so they are left out."""
     library = "transformers" if results["opens_in_transformers"] else "trainformer"
     tags = ["trainformer", TAGS.get(results["task"], "text-classification")]
-    facts = {"library_name": library, "pipeline_tag": PIPELINES.get(results["task"], USUAL)[0], "tags": tags, "metrics": [results["key"]]}
+    facts = {
+        "library_name": library,
+        "pipeline_tag": PIPELINES.get(results["task"], USUAL)[0],
+        "tags": tags,
+        "metrics": [results["key"]],
+    }
     return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
 
 
