@@ -143,8 +143,9 @@ def test_a_report_by_hand() -> None:
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "film": 2}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     (line,) = report(backend, 0, {"text": ["a film", "a fine film"]})
-    expected = {"column": "text", "script": "other", "texts": 2, "characters": 17, "tokens": 5, "tokens_a_character": 5 / 17,
-                "bytes_a_token": 17 / 5, "unknown_share": 1 / 5, "unknown_characters_share": 4 / 17, "decoded_share": 0.5}  # fmt: skip
+    expected = {"column": "text", "script": "other", "texts": 2, "characters": 17, "tokens": 5,
+                "tokens_a_character": 5 / 17, "bytes_a_token": 17 / 5, "unknown_share": 1 / 5,
+                "unknown_characters_share": 4 / 17, "decoded_share": 0.5}  # fmt: skip
     assert line == expected
     mixed = report(backend, 0, {"text": ["a film", "电影好看"]})
     assert [x["script"] for x in mixed] == ["all", "Han", "other"] and mixed[1]["bytes_a_token"] == 12

@@ -276,6 +276,38 @@ def test_from_a_file_to_a_bundle_that_the_library_opens_and_on_to_a_classifier(
     assert json.loads((tmp_path / "then" / "scores.json").read_text())["test_accuracy"] > 0.9
 
 
+def test_a_model_without_a_mask_gets_one_which_its_bundle_knows(encoder: Path, rows: str, tmp_path: Path) -> None:
+    """The new one is a token more than there were, and begins as the mean of the table."""
+    folder = tmp_path / "maskless"
+    shutil.copytree(encoder, folder)
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] != "[MASK]"]
+    whole["model"]["vocab"]["[GONE]"] = whole["model"]["vocab"].pop("[MASK]")
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    del told["mask_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    task, tokens = MaskedLm(), HubTokens.load(str(folder))
+    before, size = tokens.fingerprint, tokens.vocabulary
+    task.meet(tokens)
+    assert (task.mask_id, tokens.vocabulary, size in tokens.special_ids) == (
+        size,
+        size + 1,
+        True,
+    ) and tokens.fingerprint != before
+    model, _, said = Pretrained(name=str(folder)).load(task)
+    assert said[1] == f"mask: token {size}, new to this model; its embedding starts as the mean of the {size} others"
+    with quiet():
+        theirs = transformers.BertForMaskedLM.from_pretrained(encoder)
+    old, new = theirs.bert.embeddings.word_embeddings.weight, model.body.embed().weight
+    assert torch.equal(new[:size], old) and torch.allclose(new[size], old.mean(0), atol=1e-7)
+    found = train(rows, out=tmp_path / "run", task="masked_lm", model=str(folder), set=QUIET | {"train.epochs": 1})
+    bundle = Bundle.open(found.folder / "bundle")
+    again = HubTokens.load(str(found.folder / "bundle"))
+    assert again.mask == size and bundle.model.body.embed().num_embeddings == size + 1
+    assert bundle.predict(TEXTS[0])[0]["score"] > 1
+
+
 @pytest.mark.parametrize("words", [{}, {"task.sentences": "next", "task.score_all": True}])
 def test_a_run_that_was_broken_off_ends_in_the_same_bits(
     encoder: Path, rows: str, tmp_path: Path, words: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -304,15 +336,15 @@ def test_a_run_that_was_broken_off_ends_in_the_same_bits(
 
 
 def test_bad_input(encoder: Path, rows: str, tmp_path: Path) -> None:
-    maskless = tmp_path / "maskless"
-    shutil.copytree(encoder, maskless)
-    told = json.loads((maskless / "tokenizer_config.json").read_text())
-    del told["mask_token"]
-    (maskless / "tokenizer_config.json").write_text(json.dumps(told))
-    with pytest.raises(UserError, match=r"its tokenizer has no mask token. Take BERT or one of its kind"):
-        train(rows, out=tmp_path / "a", task="masked_lm", model=str(maskless))
+    other = tmp_path / "other"
+    shutil.copytree(encoder, other)
+    wanted = Wanted("byte_bpe", 300, "bert")
+    backend, _ = train_tokenizer(lambda: TEXTS, wanted)
+    write_tokenizer(backend, wanted.style.roles, True, other)
+    with pytest.raises(UserError, match=r"its tokenizer's tokens go up to 299, and its table of embeddings has \d+ rows"):
+        train(rows, out=tmp_path / "a", task="masked_lm", model=str(other))
     with pytest.raises(UserError, match=r"mask_share"):
         train(rows, out=tmp_path / "b", task="masked_lm", model=str(encoder), set={"task.mask_share": 0.95})
     with pytest.raises(UserError, match=r"no column 'txt' \(--text\). Did you mean 'text'"):
         train(rows, out=tmp_path / "c", task="masked_lm", model=str(encoder), text="txt")
-    assert not any((tmp_path / name).exists() for name in "abc")
+    assert not any((tmp_path / name).exists() for name in "bc") and not (tmp_path / "a" / "bundle").exists()

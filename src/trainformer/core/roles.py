@@ -47,6 +47,8 @@ class Tokens(Protocol):
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]: ...
 
+    def add_mask(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -11,6 +11,10 @@ import transformers
 from trainformer.core.errors import UserError
 
 
+MASKS = ("<mask>", "[MASK]")
+"""How masks are written; the first is what a tokenizer without one gets."""
+
+
 class HubTokens:
     """The fast tokenizer of a checkpoint. Pieces and wrapping are apart, so that what is cut is known and counted."""
 
@@ -88,6 +92,13 @@ class HubTokens:
         """The token that stands for a hidden one."""
         found: int | None = self.tokenizer.mask_token_id
         return found
+
+    def add_mask(self) -> None:
+        """A token for what is hidden, for a tokenizer that has none: one that it has under a usual name, or one more."""
+        known = self.tokenizer.get_vocab()
+        self.tokenizer.add_special_tokens({"mask_token": next((name for name in MASKS if name in known), MASKS[0])})
+        for stale in ("vocabulary", "special_ids", "mask", "fingerprint"):
+            self.__dict__.pop(stale, None)
 
     @cached_property
     def unknown_id(self) -> int | None:

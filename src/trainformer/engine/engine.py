@@ -124,8 +124,9 @@ class Engine:
         kept, scored = self.job.folder if self.ranks.first else None, [line["step"] for line in self.progress.history]
         self.log = Log(kept and kept / "log.jsonl", self.progress.step, scored)
         self.writer = Writer(kept and self.checkpoints, self.settings, self._whole)
-        start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
-        self.pace.begin(self.progress.step)
+        start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config,
+                 "minutes": self.settings.minutes}  # fmt: skip
+        self.pace.begin()
         try:
             with signals(self.job.folder) as note, self.ranks.guard(self, note) as stop, self.writer:
                 for callback in self.job.callbacks.values():

@@ -1,8 +1,9 @@
 """A run that ends at a given time: how many steps that is, and where on the schedule of the rate each step stands.
 
 The plan is a pure function of (seed, step) and the rate of (step, number of steps); only the number of steps N is not known
-before the speed is. So N is fitted: coarsely after a few steps, then when 5, 25, 50, 75, 90 and 97 % of the time are used, each
-time from the speed since the last fit and the time that a scoring takes. A fit (step, share, N) says: from this step, which
+before the speed is. So N is fitted, from the speed since the last fit and the time that the last scoring took: after the first
+step and whenever the steps have doubled, as the first ones are slow; whenever half of the steps that were left are done, so
+that a run which has become faster does not end early; and when 5, 25, 50, 75, 90 and 97 % of the time are used. A fit (step, share, N) says: from this step, which
 stands at this share of the schedule, the rest of the schedule is spread evenly up to step N. So the share of the schedule is
 the share of the time as far as anyone can foretell it, it never jumps, and it is 1 at the last step however the speed changed.
 
@@ -23,10 +24,10 @@ from typing import Any
 from trainformer.core.config import TrainSettings
 from trainformer.data.plan import Plan
 
-FIRST_STEPS, FEW_STEPS = 1000, 3
-"""The number of steps until the first fit, which is made after a few."""
+FIRST_STEPS = 1000
+"""The number of steps until the first fit."""
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.97)
-"""Shares of the time at which the number of steps is fitted again."""
+"""Shares of the time at which the number of steps is fitted again, however many steps were done."""
 
 
 class Pace:
@@ -38,15 +39,15 @@ class Pace:
         self.most = None if settings.epochs is None else len(plan)
         self.fits: list[list[float]] = []
         self.clock: Callable[[], float] = time.monotonic
-        self.used = self._scored = 0.0
+        self.used = self._scored = self._scoring = 0.0
         self.began: float | None = None
-        self._scorings, self._since = 0, (0, 0.0, 0.0)
+        self._since = (0, 0.0, 0.0)
         if self.limit is not None:
             self._take([0, 0.0, FIRST_STEPS])
 
-    def begin(self, step: int) -> None:
+    def begin(self) -> None:
         """Called when the loop starts or goes on: from here the time counts."""
-        self.began, self._since = self.clock(), (step, self.used, self._scored)
+        self.began = self.clock()
 
     def elapsed(self) -> float:
         """Seconds of training in all sessions."""
@@ -57,8 +58,8 @@ class Pace:
         """Inside, time is that of a scoring and not of steps."""
         before = self.clock()
         yield
-        self._scored += self.clock() - before
-        self._scorings += 1
+        self._scoring = self.clock() - before
+        self._scored += self._scoring
 
     def place(self, step: int) -> float:
         """The step at which a run of as many steps, all equally fast, would stand on its schedule."""
@@ -73,15 +74,14 @@ class Pace:
         """The number of steps that fits now, after so many; 0 where it stays as it is."""
         if self.limit is None or step >= len(self.plan):
             return 0
-        done, now = step - self._since[0], self.elapsed()
-        scoring = self._scored / max(1, self._scorings)
-        if now + scoring >= self.limit:
+        now = self.elapsed()
+        if now + self._scoring >= self.limit:
             return step
-        first = len(self.fits) == 1
-        if done < FEW_STEPS if first else not (done and self._passed(now)):
+        if not self._due(step, now):
             return 0
-        cost = (now - self._since[1] - self._scored + self._since[2]) / done
-        left = (self.limit - now - scoring) / max(1e-9, cost + self.evals * scoring)
+        start, before, scored = self._since
+        cost = (now - before - self._scored + scored) / (step - start)
+        left = (self.limit - now - self._scoring) / max(1e-9, cost + self.evals * self._scoring)
         return max(step, min(step + int(left), self.most or step + int(left)))
 
     def fit(self, step: int, steps: int) -> None:
@@ -90,10 +90,12 @@ class Pace:
         self._since = (step, self.elapsed(), self._scored)
         self._take([step, share, steps])
 
-    def _passed(self, now: float) -> bool:
-        """Whether one of SHARES was passed since the last fit."""
+    def _due(self, step: int, now: float) -> bool:
+        """Whether it is time for a fit, after this step and so many seconds."""
         assert self.limit is not None
-        return any(self._since[1] < share * self.limit <= now for share in SHARES)
+        start, before, _ = self._since
+        passed = any(before < share * self.limit <= now for share in SHARES)
+        return step > start and (passed or step >= 2 * start or 2 * (step - start) >= len(self.plan) - start)
 
     def _take(self, fit: list[float]) -> None:
         self.fits.append(fit)
@@ -103,13 +105,16 @@ class Pace:
         """What an exact resume needs, as plain JSON values."""
         if self.limit is None:
             return {}
-        return {"fits": list(self.fits), "seconds": self.elapsed(), "scored": [self._scored, self._scorings]}
+        scored = [self._scored, self._scoring]
+        return {"fits": list(self.fits), "seconds": self.elapsed(), "scored": scored, "since": list(self._since)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave."""
         if state:
             self.fits, self.used = [], state["seconds"]
-            self._scored, self._scorings = state["scored"]
+            self._scored, self._scoring = state["scored"]
+            step, seconds, scored = state["since"]
+            self._since = (step, seconds, scored)
             for fit in state["fits"]:
                 self._take(fit)
             assert all(a[0] <= b[0] for a, b in pairwise(self.fits)), "fits are in the order of their steps"

@@ -21,7 +21,7 @@ from trainformer.models.families import AFTER_PADDING, HEADS
 from trainformer.models.fill_head import FILLS, JUDGES, FillHead, fill_head
 from trainformer.models.heads import EmbeddingHead, SequenceHead, library_modules, own_modules, uniform_layer
 from trainformer.models.locate import keep_pooling, locate, sentence_pooling
-from trainformer.models.start import family_pooling, settle_head
+from trainformer.models.start import family_pooling, grow, settle_head
 from trainformer.models.weights import extra_layer, fill, library_names, maps_to_library, new_weights, own_names, refuse_pickle
 from trainformer.nn.packed_attention import packed_attention
 from trainformer.nn.pool import Pooling
@@ -85,8 +85,9 @@ class Pretrained(Backbone):
         pooler = any("pooler." in name for name in (info["unexpected_keys"] if bare else missing))
         own = family_pooling(had, pooler != bare)
         settled = self.model_copy(update={"pooling": asked or own})
+        grown = grow(library, task)
         model = settled._assemble(library, task)
-        said = [settle_head(model, had, task, missing, settled.pooling == own)]
+        said = [settle_head(model, had, task, missing, settled.pooling == own), *grown]
         return model, settled._packing(model, said), said
 
     def open(

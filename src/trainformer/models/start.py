@@ -17,6 +17,19 @@ def family_pooling(config: Any, poolerless: bool) -> Pooling:
     return "mean" if bare and poolerless else "cls"
 
 
+def grow(library: Any, task: Task) -> list[str]:
+    """A row of the table, the mean of the others, for a mask token that the checkpoint did not know; says so."""
+    mask, table = getattr(task, "mask_id", None), library.get_input_embeddings()
+    rows = table.num_embeddings
+    if not task.vocabulary or mask is None or mask < rows:
+        return []
+    library.resize_token_embeddings(mask + 1, mean_resizing=False)
+    with torch.no_grad():
+        for values in (library.get_input_embeddings().weight, library.get_output_embeddings().bias):
+            values[rows:] = values[:rows].mean(0)
+    return [f"mask: token {mask}, new to this model; its embedding starts as the mean of the {rows:,} others"]
+
+
 def settle_head(model: Model, had: Any, task: Task, missing: list[str], own_pooling: bool) -> str:
     """Says whose head it is; a checkpoint's own is put into the task's order of labels, a new one into a good start."""
     head = model.head

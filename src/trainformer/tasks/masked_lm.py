@@ -8,7 +8,6 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from trainformer.core.batch import Batch, Encoded, Example, pack
-from trainformer.core.errors import UserError
 from trainformer.core.roles import Answer, Decision, Task, Tokens
 from trainformer.core.seeds import generator
 from trainformer.data.encode import as_part, require_texts
@@ -47,10 +46,9 @@ class MaskedLm(Task):
     _before: Text | None = PrivateAttr(None)
 
     def meet(self, tokens: Tokens) -> None:
-        """Raises UserError for a tokenizer without a mask."""
+        """A tokenizer without a mask gets one, and the model a row for it."""
         if tokens.mask is None:
-            fix = "Take BERT or one of its kind, or a tokenizer trained with --like bert or roberta."
-            raise UserError("its tokenizer has no mask token.", where="--model", fix=fix)
+            tokens.add_mask()
         self.mask_id, self.ordinary_ids, self._others = tokens.mask, ordinary(tokens), None
 
     def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:
