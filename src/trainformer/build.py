@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 
 from trainformer.core.config import Config
-from trainformer.core.roles import Backbone, Callback, Task
+from trainformer.core.errors import UserError
+from trainformer.core.roles import Backbone, Callback, Model, Task
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport
 from trainformer.data.plan import Plan
@@ -70,8 +71,7 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     model, backbone, said = config.model.load(config.task)
     for method in config.method.values():
         method.extend(model)
-    if type(config.task).vary is Task.vary:  # it may bring in any token
-        keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
+    _few_rows(model, config.task, prepared)
     train = prepared.slices["train"].rows.scaled()
     told = recipe.trained(model)
     chosen, words = recipe.settle(config.train, len(train), model.body.width, config.method.values(), model.body.rate)
@@ -91,3 +91,15 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, used, run.folder, config.method,
               watching if ranks.first else {}, config.dump(), used.probe, ranks, facts, part.places)  # fmt: skip
     return Engine(job), backbone, config
+
+
+def _few_rows(model: Model, task: Task, prepared: Prepared) -> None:
+    """Only the embeddings that can occur take part. Raises UserError for tokens that have none."""
+    table, used = model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()])
+    varies = type(task).vary is not Task.vary  # it may bring in any token
+    needed = prepared.vocabulary if varies else 1 + int(used.max())
+    if needed > table.num_embeddings:
+        what = f"its tokenizer's tokens go up to {needed - 1}, and its table of embeddings has {table.num_embeddings} rows."
+        raise UserError(what, where="--model", fix="The tokenizer beside the model is another's: take its own.")
+    if not varies:
+        keep_rows(model, table, used)

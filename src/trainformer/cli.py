@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.data.verbs import tokenizer
 from trainformer.models import verbs as model_verbs
 from trainformer.serve import verbs as serving
 from trainformer.studies import verbs
@@ -220,6 +221,7 @@ READING = (model_verbs.translate, model_verbs.generate, model_verbs.inspect)
 SERVING = (serving.serve, serving.key, serving.reload, serving.rollback)
 for verb in (verbs.search, verbs.compare, *READING, *SERVING):
     app.command()(verb)
+app.add_typer(tokenizer, name="tokenizer")
 
 
 @app.command()

@@ -10,7 +10,8 @@ OTHER_FILE_LINES = {"engine/engine.py": 400, "cli.py": 350, "core/roles.py": 360
 FUNCTION_LINES, FUNCTION_LINES_P90, ARGUMENTS = 50, 25, 6
 VERBS = ("train", "check", "evaluate", "predict", "export")
 CALLED_BY_OTHERS = {"nn/packed_attention.py packed_attention", *(f"cli.py {verb}" for verb in VERBS), "studies/verbs.py search",
-                    "serve/verbs.py serve", "models/verbs.py translate", "models/verbs.py generate"}  # fmt: skip
+                    "serve/verbs.py serve", "models/verbs.py translate", "models/verbs.py generate",
+                    "data/verbs.py train"}  # fmt: skip
 """The transformers library decides how its attention functions are called; a verb of the command line has an argument a flag."""
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 

@@ -37,17 +37,24 @@ def is_padded(model: Model) -> bool:
 
 
 def in_order(found: Iterable[tuple[Tensor, Batch]], rows: int) -> tuple[Tensor, Tensor]:
-    """Outputs "N C" and targets "N" or "N C" of one-unit examples, in the order of their row numbers 0..N-1."""
+    """Outputs "N C" and targets "N" or "N C", in the order of the examples' row numbers 0..N-1.
+
+    Targets of unequal lengths, which a task that hides tokens has, are left out: "N 0".
+    """
     result: Tensor | None = None
-    targets: Tensor | None = None
+    targets: list[tuple[list[int], Tensor]] = []
+    lengths: set[int] = set()
     for output, batch in found:
-        target = batch.target.view(len(batch), -1).cpu()
-        if result is None or targets is None:
-            result = torch.empty(rows, output.shape[1])
-            targets = target.new_empty(rows, target.shape[1])
-        result[batch.rows], targets[batch.rows] = output.cpu(), target
-    assert result is not None and targets is not None, "there is at least one row"
-    return result, targets.squeeze(1) if targets.shape[1] == 1 else targets
+        result = torch.empty(rows, output.shape[1]) if result is None else result
+        result[batch.rows] = output.cpu()
+        targets.append((batch.rows, batch.target.cpu()))
+        lengths |= {len(e.target) for e in batch.examples}
+    assert result is not None, "there is at least one row"
+    width = lengths.pop() if len(lengths) == 1 else 0
+    whole = targets[0][1].new_empty(rows, width)
+    for places, target in targets if width else []:
+        whole[places] = target.view(len(places), -1)
+    return result, whole.squeeze(1) if width == 1 else whole
 
 
 def scored(task: Task, output: Tensor, target: Tensor, decision: Decision | None = None) -> Metric:

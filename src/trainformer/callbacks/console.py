@@ -23,7 +23,9 @@ class Console(Callback):
     _sums: dict[str, float] = PrivateAttr(default_factory=dict)
 
     def on_start(self, facts: dict[str, Any]) -> None:
-        self._say(f"training {facts['model']} for {facts['steps']} steps" + (f" from {facts['start']}" if facts["start"] else ""))
+        minutes = facts.get("minutes")
+        length = f"{facts['steps']} steps" if minutes is None else f"{minutes:g} minutes"
+        self._say(f"training {facts['model']} for {length}" + (f" from {facts['start']}" if facts["start"] else ""))
         if self._open().is_interactive:
             columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self._open(), transient=True)
@@ -33,7 +35,7 @@ class Console(Callback):
     def on_step(self, report: StepReport) -> None:
         self._smooth(report)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=report.step, description=self._shown(report))
+            self._bar.update(self._bar.task_ids[0], completed=report.step, total=report.steps, description=self._shown(report))
         elif self.lines and _passes(report.step, report.steps, self.lines):
             self._say(f"step {report.step}/{report.steps} epoch {report.epoch:.2f} {self._shown(report)}")
 

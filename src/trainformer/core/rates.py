@@ -21,3 +21,5 @@ class RateSettings(Component):
     """Power of the polynomial schedule."""
     cooldown: float = Field(0.2, gt=0, le=1)
     """Share of the steps at the end over which wsd falls to 0, 0..1."""
+    minutes: float | None = Field(None, gt=0, le=100_000)
+    """Minutes of training, scoring included: as many steps as they hold, the schedule fitted to them; none: epochs decide."""

@@ -163,7 +163,7 @@ def example(row: Row, columns: Columns, task: Task, number: int, labelled: bool 
     what the task refuses. An empty text passes: the pre-flight check reports it.
     """
     names = [columns.text] if columns.text_b is None else [columns.text, columns.text_b]
-    texts = tuple(_text(row, name) for name in names)
+    texts = tuple(text_of(row, name) for name in names)
     label = _value(row, columns.label) if labelled and columns.label is not None else ...
     if label is None:
         raise UserError(f"the label '{columns.label}' is null.", where=row.where, fix="Give the row a label or remove it.")
@@ -184,7 +184,8 @@ def _value(row: Row, column: str) -> Any:
     return row.values[column]
 
 
-def _text(row: Row, column: str) -> str:
+def text_of(row: Row, column: str) -> str:
+    """The text in a column. Raises UserError with the row's place for what is none."""
     value = _value(row, column)
     if not isinstance(value, str):
         shown = "null" if value is None else f"{type(value).__name__} ({value!r:.40})"

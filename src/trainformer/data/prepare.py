@@ -80,6 +80,8 @@ class Prepared:
     said: list[str] = field(default_factory=list)
     tokenizer: str = ""
     """What tells the tokenizer of `encode` from another."""
+    vocabulary: int = 0
+    """How many tokens that tokenizer has."""
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -162,7 +164,7 @@ def learn(prepared: Prepared, task: Task) -> None:
 
 def encode(prepared: Prepared, config: Config, tokens: HubTokens, limit: int, labelled: bool = True) -> None:
     """Tokenises every file once; the same file, tokenizer and settings find it done."""
-    prepared.tokenizer = tokens.fingerprint
+    prepared.tokenizer, prepared.vocabulary = tokens.fingerprint, tokens.vocabulary
     root = Path(config.data.cache) if config.data.cache else cache_root()
     done: dict[str, TokenCache] = {}
     for part in prepared.slices.values():

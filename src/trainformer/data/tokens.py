@@ -10,6 +10,9 @@ import transformers
 
 from trainformer.core.errors import UserError
 
+MASKS = ("<mask>", "[MASK]")
+"""How masks are written; the first is what a tokenizer without one gets."""
+
 
 class HubTokens:
     """The fast tokenizer of a checkpoint. Pieces and wrapping are apart, so that what is cut is known and counted."""
@@ -67,10 +70,34 @@ class HubTokens:
         """Whether token types tell anything: a pair of BERT has 0 and 1, RoBERTa has none."""
         return any(kind for template in self.templates.values() for _, kind in template)
 
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]:
+        """For each piece of each text the word it was cut from, by number, and where it begins and ends in the text."""
+        encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [[(-1 if w is None else w, *span) for w, span in zip(e.word_ids, e.offsets, strict=True)] for e in encoded]
+
     @cached_property
     def vocabulary(self) -> int:
         """How many tokens there are, special ones included."""
         return 1 + max(self.tokenizer.get_vocab().values())
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """What stands for no part of a text."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+    @cached_property
+    def mask(self) -> int | None:
+        """The token that stands for a hidden one."""
+        found: int | None = self.tokenizer.mask_token_id
+        return found
+
+    def add_mask(self) -> None:
+        """A token for what is hidden, for a tokenizer that has none: one that it has under a usual name, or one more."""
+        known = self.tokenizer.get_vocab()
+        self.tokenizer.add_special_tokens({"mask_token": next((name for name in MASKS if name in known), MASKS[0])})
+        for stale in ("vocabulary", "special_ids", "mask", "fingerprint"):
+            self.__dict__.pop(stale, None)
 
     @cached_property
     def begin(self) -> int | None:
@@ -106,3 +133,12 @@ class HubTokens:
 
 def _first(*ids: int | None) -> int | None:
     return next((i for i in ids if i is not None), None)
+
+
+def write_tokenizer(backend: Any, roles: dict[str, str], typed: bool, folder: Path) -> None:
+    """Writes a `tokenizers.Tokenizer` as the library reads it: `roles` name its special tokens, `typed` a pair's token types."""
+    inputs = ["input_ids", "token_type_ids", "attention_mask"] if typed else ["input_ids", "attention_mask"]
+    whole = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_input_names=inputs, clean_up_tokenization_spaces=False, **roles
+    )
+    whole.save_pretrained(folder)

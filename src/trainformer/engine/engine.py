@@ -30,6 +30,7 @@ from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, finite, nonfinite, require_scores, require_weights, sick, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.optimizers.schedule_free import ScheduleFree
+from trainformer.engine.pace import Pace
 from trainformer.engine.pieces import Log, Loop, wrapped
 from trainformer.engine.precision import device_of, half
 from trainformer.engine.ranks import Ranks
@@ -84,6 +85,7 @@ class Engine:
         quicken(self.model)
         self.half = bool(self.ranks.same(half(job.settings.precision, self.device)))
         self.progress = Progress()
+        self.pace = Pace(job.settings, job.plan)
         self.adapter: Adapter | None = None
         self.checkpoints = job.folder / "checkpoints"
         self._whole: Path | None = None
@@ -122,7 +124,9 @@ class Engine:
         kept, scored = self.job.folder if self.ranks.first else None, [line["step"] for line in self.progress.history]
         self.log = Log(kept and kept / "log.jsonl", self.progress.step, scored)
         self.writer = Writer(kept and self.checkpoints, self.settings, self._whole)
-        start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
+        start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config,
+                 "minutes": self.settings.minutes}  # fmt: skip
+        self.pace.begin()
         try:
             with signals(self.job.folder) as note, self.ranks.guard(self, note) as stop, self.writer:
                 for callback in self.job.callbacks.values():
@@ -132,6 +136,7 @@ class Engine:
                     self.save()
                 while self.progress.step < len(self.plan) and not self.progress.stopped:
                     self._step()
+                    self._fit_pace()
                     self.ranks.agree()
                     if self._due():
                         self._score(stop)
@@ -157,7 +162,7 @@ class Engine:
         norm = self.ranks.clip(self.trained, self.settings.clip_norm)
         if not finite(loss, norm):
             return self._pass_over(batches, float(loss), float(norm))
-        lr = optim.rate(step, len(self.plan), self.settings)
+        lr = optim.rate(self.pace.place(step), len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -187,11 +192,19 @@ class Engine:
             raise nonfinite(f"loss {loss}, gradient norm {norm}", step, self.job.places(rows))
         self.progress.step = step + 1
 
+    def _fit_pace(self) -> None:
+        """Under a limit of time: the number of steps, fitted now and then, the same in all processes."""
+        step = self.progress.step
+        if self.pace.limit is not None and (steps := int(self.ranks.same(self.pace.wanted(step)))):
+            self.pace.fit(step, steps)
+            self.log.write(step=step, steps=steps, share=self.pace.share(step), used_seconds=self.pace.elapsed())
+
     def _score(self, stop: Stop) -> None:
         """Scores validation with the weights that would ship, and keeps them if they are the best so far."""
         self._swap()
         try:
-            metric = self.evaluate(self.job.validation, stop=stop)
+            with self.pace.scoring():
+                metric = self.evaluate(self.job.validation, stop=stop)
         except Interrupted:
             self._swap(back=True)
             self.save()
@@ -267,6 +280,7 @@ class Engine:
             method.restore(state.part(f"method.{name}."))
         for name, callback in self.job.callbacks.items():
             callback.restore(state.plain["callbacks"].get(name, {}))
+        self.pace.restore(state.plain.get("pace", {}))
         self.progress = Progress(**{k: state.plain[k] for k in Progress.__dataclass_fields__})
 
     def _outputs(self, rows: Rows) -> Iterator[tuple[torch.Tensor, Batch]]:
@@ -280,7 +294,8 @@ class Engine:
             | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()}
         )
         told = {name: kept for name, callback in self.job.callbacks.items() if (kept := callback.state())}
-        return checkpoint.State(self.ranks.whole(tensors), vars(self.progress) | {"callbacks": told})
+        plain = vars(self.progress) | {"callbacks": told, "pace": self.pace.state()}
+        return checkpoint.State(self.ranks.whole(tensors), plain)
 
     def save(self) -> None:
         """A checkpoint of this step, which the first process writes beside training."""

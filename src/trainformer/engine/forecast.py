@@ -17,13 +17,14 @@ def forecast(engine: Engine, memory: Memory) -> dict[str, Any]:
     batches = plan[0]
     seconds = min(_timed(engine, batches) for _ in range(2))
     speed = sum(b.tokens for b in batches) / seconds
-    tokens = int(plan.rows.lengths.sum()) * plan.epochs
+    whole = int(plan.rows.lengths.sum())
+    tokens = whole * plan.epochs if settings.minutes is None else 60 * settings.minutes * speed
     scored = int(engine.job.validation.lengths.sum()) / FORWARD
     return {
         "training_tokens": int(tokens),
         "tokens_per_s": round(speed, 1),
         "training_seconds": round(tokens / speed, 1),
-        "first_score_seconds": round((tokens / max(1.0, plan.epochs * settings.evals_per_epoch) + scored) / speed, 1),
+        "first_score_seconds": round((min(tokens, whole / settings.evals_per_epoch) + scored) / speed, 1),
         "peak_memory_mib": round(memory.predict(plan.micro_tokens) / 2**20, 1),
     }
 

@@ -248,6 +248,9 @@ def spread(ranks: Ranks, config: Config) -> tuple[Ranks, list[str]]:
     if not KNOWN[config.train.optimizer].shards:
         what = f"the optimiser '{config.train.optimizer}' needs whole weights in each process."
         raise UserError(what, where="train.shard", fix="Take adamw, adam or sgd, or leave train.shard out.")
+    if config.task.vocabulary:
+        what = f"the head of '{type(config.task).key}' may share its weights with the table of embeddings."
+        raise UserError(what, where="train.shard", fix="Leave train.shard out.")
     from trainformer.engine.shard import Sharded  # late: it takes a while to import, and few need it
 
     return Sharded(ranks.exchange), Sharded(ranks.exchange).words(config)

@@ -46,8 +46,12 @@ def settle(
 
     `new_rate` suits a model whose weights are new.
     """
-    said, found = [], {}
-    if settings.epochs is None:
+    said: list[str] = []
+    found: dict[str, Any] = {}
+    if settings.minutes is not None:
+        most = "" if settings.epochs is None else f", {settings.epochs:g} epochs at most"
+        said.append(f"steps: as many as {settings.minutes:g} minutes hold{most}; the rate follows the time")
+    elif settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
         enough, most = (STEPS, MOST_EPOCHS) if new_rate is None else (NEW_STEPS, NEW_MOST_EPOCHS)
         found["epochs"] = float(min(most, max(LEAST_EPOCHS, round(enough / steps))))

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from trainformer.core.batch import Batch, Encoded, Part, pack
+from trainformer.core.batch import Encoded, Part, pack
 from trainformer.core.errors import UserError
+from trainformer.core.seeds import generator
 from trainformer.engine.engine import Engine
 from trainformer.engine.optim import KNOWN
 
@@ -64,9 +65,7 @@ class Cost:
         """From three small passes: one sequence (of each part) of the greatest length, two of it, two of half of it."""
         item = _sequence(engine)
         length = item.tokens
-        one, two, halves = (
-            _peak(engine, batch, training) for batch in (pack([item]), pack([item, item]), pack([_cut(item, 2)] * 2))
-        )
+        one, two, halves = (_peak(engine, items, training) for items in ([item], [item, item], [_cut(item, 2)] * 2))
         square = max(0.0, 2 * (one - halves) / length**2)
         token = max(0.0, (two - one) / length - square * length)
         return cls(max(0.0, one - token * length - square * length**2), token, square)
@@ -207,10 +206,10 @@ def _first(part: Part, length: int) -> Part:
     return Part(part.ids[:length], [length], None if part.kinds is None else part.kinds[:length])
 
 
-def _peak(engine: Engine, batch: Batch, training: bool) -> int:
+def _peak(engine: Engine, items: list[Encoded], training: bool) -> int:
     """The most bytes alive in a pass, forward and for training backward; gradients of weights do not count, they are freed."""
     engine.model.train(training)
-    moved = batch.to(engine.device)
+    moved = pack([engine.task.vary(e, generator("room")) for e in items] if training else items).to(engine.device)
     if not training:
         with torch.inference_mode(), Alive(engine.model) as alive:
             engine.task.predict(engine.model, moved)

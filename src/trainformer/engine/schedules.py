@@ -19,7 +19,7 @@ SHAPES: dict[str, Shape] = {
 """Share of the highest rate by the share of the steps after warm-up that is done, 0..1."""
 
 
-def rate(step: int, steps: int, settings: TrainSettings) -> float:
+def rate(step: float, steps: int, settings: TrainSettings) -> float:
     """The learning rate of a step (from 0): linear warm-up, then as the schedule says; schedule-free it stays there."""
     name = "constant" if settings.optimizer == "schedule_free" else settings.schedule
     peak, warm = settings.lr or 0.0, math.ceil(settings.warmup * steps)
@@ -34,7 +34,7 @@ def rate(step: int, steps: int, settings: TrainSettings) -> float:
     return peak * SHAPES[name]((step - warm) / max(1, steps - warm), settings)
 
 
-def _one_cycle(step: int, steps: int, warmup: float) -> float:
+def _one_cycle(step: float, steps: int, warmup: float) -> float:
     """Half a cosine up and half a cosine down, as PyTorch's OneCycleLR (Smith and Topin 2018, arXiv:1708.07120)."""
     top = max(warmup * steps - 1, 0.0)
     if step <= top and top > 0:

@@ -68,6 +68,15 @@ def sentence_pooling(path: Path) -> Pooling | None:
     return told.get(modes.get("pooling_mode")) or (chosen[0] if len(chosen) == 1 else None)
 
 
+def keep_pooling(folder: Path, pooling: Pooling | None, width: int) -> None:
+    """Writes what `sentence_pooling` reads, if anything is known."""
+    if pooling is not None:
+        path = folder / "1_Pooling" / "config.json"
+        path.parent.mkdir()
+        modes = {f"pooling_mode_{flag}": flag.startswith(pooling) for flag in ("cls_token", "mean_tokens", "max_tokens")}
+        path.write_text(json.dumps({"word_embedding_dimension": width, **modes}, indent=1) + "\n", encoding="utf-8")
+
+
 def _inside(path: Path) -> str:
     found = sorted(str(c.parent) for c in path.glob("*/config.json"))
     return f"Did you mean '{found[0]}'?" if found else ""

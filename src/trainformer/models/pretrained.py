@@ -18,20 +18,15 @@ from trainformer.core.errors import UserError
 from trainformer.core.roles import Backbone, Method, Model, Task
 from trainformer.models.encoder import Encoder, packs_exactly
 from trainformer.models.families import AFTER_PADDING, HEADS
-from trainformer.models.heads import (
-    EmbeddingHead,
-    SequenceHead,
-    library_modules,
-    own_modules,
-    start_anew,
-    start_as_identity,
-    uniform_layer,
-)
-from trainformer.models.locate import locate, sentence_pooling
+from trainformer.models.fill_head import FILLS, JUDGES, FillHead, fill_head
+from trainformer.models.heads import EmbeddingHead, SequenceHead, library_modules, own_modules, uniform_layer
+from trainformer.models.locate import keep_pooling, locate, sentence_pooling
+from trainformer.models.start import family_pooling, grow, settle_head
 from trainformer.models.weights import extra_layer, fill, library_names, maps_to_library, new_weights, own_names, refuse_pickle
 from trainformer.nn.packed_attention import packed_attention
 from trainformer.nn.pool import Pooling
 from trainformer.nn.surgery import ADDED
+from trainformer.nn.ties import write_once
 
 transformers.AttentionInterface.register("packed", packed_attention)
 
@@ -84,11 +79,15 @@ class Pretrained(Backbone):
         """
         had = self.config()
         asked = self.pooling or self._sentence_pooling() or ("mean" if task.embeds else None)
-        library, missing = self._library(self._configured(task, asked), task)
-        own = _family_pooling(had, missing)
+        library, info = self._library(self._configured(task, asked), task)
+        missing = new_weights(library, info, str(self.name))
+        bare = task.vocabulary and not _judges(task)  # its model has no pooler: one in the file is left over
+        pooler = any("pooler." in name for name in (info["unexpected_keys"] if bare else missing))
+        own = family_pooling(had, pooler != bare)
         settled = self.model_copy(update={"pooling": asked or own})
+        grown = grow(library, task)
         model = settled._assemble(library, task)
-        said = [_settle_head(model, had, task, missing, settled.pooling == own)]
+        said = [settle_head(model, had, task, missing, settled.pooling == own), *grown]
         return model, settled._packing(model, said), said
 
     def open(
@@ -97,7 +96,7 @@ class Pretrained(Backbone):
         """The model of a bundle, from its configuration and weights; nothing else is read."""
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tensors = load_file(folder / "model.safetensors") if weights is None else weights
-        extra = extra_layer(config, self.pooling) and not task.embeds
+        extra = self._extra(config, task)
         if extra:
             config.num_hidden_layers -= 1
         with no_init_weights():
@@ -114,17 +113,18 @@ class Pretrained(Backbone):
     def opens_in_library(self, model: Model) -> bool:
         """Whether the library's classifier gives equal logits with what `save` writes."""
         assert isinstance(model.body, Encoder)
-        known = not hasattr(model.body, ADDED) and not isinstance(model.head, EmbeddingHead)
-        return known and maps_to_library(model.body.encoder.config, self.pooling)
+        if hasattr(model.body, ADDED) or isinstance(model.head, EmbeddingHead):
+            return False
+        return isinstance(model.head, FillHead) or maps_to_library(model.body.encoder.config, self.pooling)
 
     def save(self, model: Model, folder: Path, task: Task) -> None:
         """Writes config.json and model.safetensors as the library reads them."""
         names = library_names(model)
         tensors = {theirs: model.state_dict()[ours].contiguous() for ours, theirs in names.items()}
-        head, body = model.head, model.body
-        assert isinstance(head, SequenceHead) and isinstance(body, Encoder)
+        body = model.body
+        assert isinstance(body, Encoder)
         config = type(body.encoder.config).from_dict(body.encoder.config.to_dict())
-        if extra_layer(config, self.pooling) and not task.embeds:
+        if self._extra(config, task):
             layer = uniform_layer(body.encoder, config.model_type)
             tensors |= {f"{body.encoder.base_model_prefix}.{name}": tensor for name, tensor in layer.items()}
             config.num_hidden_layers += 1
@@ -133,6 +133,8 @@ class Pretrained(Backbone):
         config.architectures = [known if equal else type(body.encoder).__name__]
         config.dtype = "float32"
         config.save_pretrained(folder)
+        if task.vocabulary:  # what is trained from it later reads it in the same way
+            keep_pooling(folder, self.pooling, body.width)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # it is written for its owner alone
 
@@ -150,7 +152,8 @@ class Pretrained(Backbone):
 
     def _configured(self, task: Task, pooling: Pooling | None) -> Any:
         config = self.config()
-        config.num_labels = task.outputs()
+        if not task.vocabulary:
+            config.num_labels = task.outputs()
         labels = getattr(task, "labels", None)
         if labels:
             config.id2label, config.label2id = dict(enumerate(labels)), {x: i for i, x in enumerate(labels)}
@@ -163,12 +166,17 @@ class Pretrained(Backbone):
             config.classifier_pooling = pooling
         return config
 
-    def _library(self, config: Any, task: Task) -> tuple[nn.Module, list[str]]:
-        """The library's model, and the weights of its head that the checkpoint lacks."""
+    def _extra(self, config: Any, task: Task) -> bool:
+        """Whether mean pooling is written as one more layer."""
+        return extra_layer(config, self.pooling) and not (task.embeds or task.vocabulary)
+
+    def _library(self, config: Any, task: Task) -> tuple[nn.Module, dict[str, Any]]:
+        """The library's model, and what it tells of its loading."""
         refuse_pickle(Path(self.name or ""))
+        kind = _class(config, task)
         try:
             with quiet():
-                library, info = _class(config, task).from_pretrained(
+                library, info = kind.from_pretrained(
                     self.name,
                     config=config,
                     revision=self.revision,
@@ -180,20 +188,24 @@ class Pretrained(Backbone):
                 )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"its weights cannot be read: {_first_line(error)}", where=str(self.name)) from error
-        return library, new_weights(library, info, str(self.name))
+        return library, info
 
     def _assemble(self, library: Any, task: Task) -> Model:
         """Takes the library's model apart into body and head."""
         encoder, config = library.base_model, library.config
         pooling = self.pooling or "cls"
         family = config.model_type
+        if task.vocabulary:
+            library.tie_weights()
+            model = Model(Encoder(encoder, packed=False), fill_head(library, family, library.base_model_prefix, _judges(task)))
+            _leave_pooler(encoder)
+            write_once(model)
+            return model
         if family in HEADS and encoder is not library:
             modules = library_modules(library, family, library.base_model_prefix)
         else:
             modules = own_modules(config.hidden_size, task.outputs(), 0.1 if self.dropout is None else self.dropout)
-        for name in ("pooler", "pooler_activation"):
-            if getattr(encoder, name, None) is not None:
-                setattr(encoder, name, None)
+        _leave_pooler(encoder)
         if task.embeds:
             return Model(Encoder(encoder, packed=False), EmbeddingHead(pooling))
         averaged = extra_layer(config, pooling)
@@ -233,43 +245,28 @@ def quiet() -> Iterator[None]:
 
 
 def _class(config: Any, task: Task) -> Any:
+    """The library's family of models with a head for the task. Raises UserError where it has none that we know."""
+    if task.vocabulary:
+        found = transformers.AutoModelForPreTraining if _judges(task) else transformers.AutoModelForMaskedLM
+        kind = config.model_type
+        if type(config) not in found._model_mapping or kind not in (JUDGES if _judges(task) else FILLS):
+            what = f"'{kind}' has no head that {'judges sentences' if _judges(task) else 'tells hidden tokens'}."
+            fix = "Use task.sentences=none." if kind in FILLS else "Take BERT or one of its kind."
+            raise UserError(what, where="--model", fix=fix)
+        return found
     known = not task.embeds and type(config) in transformers.AutoModelForSequenceClassification._model_mapping
     return transformers.AutoModelForSequenceClassification if known else transformers.AutoModel
 
 
-def _family_pooling(config: Any, missing: list[str]) -> Pooling:
-    """The family's own pooling. A bare encoder stored without its pooler was trained to be averaged, not for its first token."""
-    if hasattr(config, "classifier_pooling"):
-        return "mean" if config.classifier_pooling == "mean" else "cls"
-    bare = (config.architectures or ["Model"])[0].endswith("Model")
-    poolerless = any("pooler." in name for name in missing)
-    return "mean" if bare and poolerless else "cls"
+def _leave_pooler(encoder: Any) -> None:
+    """A pooler is a part of the head."""
+    for name in ("pooler", "pooler_activation"):
+        if getattr(encoder, name, None) is not None:
+            setattr(encoder, name, None)
 
 
-def _same_labels(config: Any, task: Task) -> bool:
-    labels = getattr(task, "labels", None) or []
-    return sorted(map(str, config.id2label.values())) == sorted(labels) and len(labels) == task.outputs()
-
-
-def _settle_head(model: Model, had: Any, task: Task, missing: list[str], own_pooling: bool) -> str:
-    """Says whose head it is; a checkpoint's own is put into the task's order of labels, a new one into a good start."""
-    head = model.head
-    assert isinstance(head, SequenceHead)
-    if task.embeds:
-        return f"head: none of its own, {head.pooling} pooling"
-    classifier = (had.architectures or [""])[0].endswith("ForSequenceClassification")
-    if classifier and own_pooling and _same_labels(had, task) and not missing:
-        order = [{str(v): int(k) for k, v in had.id2label.items()}[label] for label in getattr(task, "labels", [])]
-        with torch.no_grad():
-            head.last.weight.copy_(head.last.weight[order].clone())
-            head.last.bias.copy_(head.last.bias[order].clone())
-        return "head: kept from the checkpoint, its labels are those of the data"
-    if classifier or f"{head.paths[-1]}.weight" not in missing:
-        start_anew(head, getattr(had, "initializer_range", 0.02), classifier)
-    if head.eps is not None or any("pooler" in n or "dense" in n for n in missing):
-        start_as_identity(head)
-    others = ", the checkpoint's labels are others" if classifier and not _same_labels(had, task) else ""
-    return f"head: new, {head.pooling} pooling{others}"
+def _judges(task: Task) -> bool:
+    return getattr(task, "sentences", "none") != "none"
 
 
 def _reads_forward(config: Any) -> bool:

@@ -9,6 +9,7 @@ from trainformer.core.errors import UserError
 from trainformer.core.roles import Model
 from trainformer.models.encoder import Encoder
 from trainformer.models.families import HEADS, OWN_ADDED, OWN_HEAD, UNIFORM_ATTENTION, is_head
+from trainformer.models.fill_head import FillHead
 from trainformer.models.heads import SequenceHead
 from trainformer.nn.surgery import ADDED
 
@@ -18,9 +19,9 @@ SHOWN = 8
 def library_names(model: Model) -> dict[str, str]:
     """Our name of each weight -> the library's, in which a bundle stores it."""
     body, head = model.body, model.head
-    assert isinstance(body, Encoder) and isinstance(head, SequenceHead)
+    assert isinstance(body, Encoder) and isinstance(head, SequenceHead | FillHead)
     prefix = body.encoder.base_model_prefix
-    equal = head.paths and maps_to_library(body.encoder.config, head.pooling)
+    equal = isinstance(head, FillHead) or (head.paths and maps_to_library(body.encoder.config, head.pooling))
     names = {}
     for ours in model.state_dict():
         if ours.startswith("body.encoder."):

@@ -27,14 +27,15 @@ NAMES = {
     "recall_at_1": "recall@1",
     "recall_at_10": "recall@10",
     "token_accuracy": "tokens right",
-    "bits_per_byte": "bits a byte",
-    "perplexity_per_byte": "perplexity of a byte",
+    "sentence_accuracy": "sentences right",
+    "bits_per_byte": "bits per byte",
+    "perplexity_per_byte": "perplexity per byte",
     "bleu": "BLEU",
     "chrf": "chrF",
     "exact_match": "the same text",
 }
 SHARES = {"accuracy", "f1_macro", "f1_micro", "subset_accuracy", "answered", "answered_accuracy", "recall_at_1", "recall_at_10",
-          "token_accuracy", "exact_match"}  # fmt: skip
+          "token_accuracy", "sentence_accuracy", "exact_match"}  # fmt: skip
 
 
 def name(key: str) -> str:
