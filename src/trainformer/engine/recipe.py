@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from trainformer.core.config import TrainSettings
 from trainformer.core.errors import UserError
@@ -53,8 +54,8 @@ def settle(
         said.append(f"steps: as many as {settings.minutes:g} minutes hold{most}; the rate follows the time")
     elif settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
-        enough, most = (STEPS, MOST_EPOCHS) if new_rate is None else (NEW_STEPS, NEW_MOST_EPOCHS)
-        found["epochs"] = float(min(most, max(LEAST_EPOCHS, round(enough / steps))))
+        enough, cap = (STEPS, MOST_EPOCHS) if new_rate is None else (NEW_STEPS, NEW_MOST_EPOCHS)
+        found["epochs"] = float(min(cap, max(LEAST_EPOCHS, round(enough / steps))))
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
     if settings.lr is None:
         times, asking = max(((m.rate_factor, type(m).key) for m in methods), default=(1.0, ""), key=lambda each: each[0])
