@@ -614,7 +614,7 @@ def test_a_folder_without_permission(train: Cli, write: Any, rows: Any, monkeypa
 WORDS: dict[str, tuple[list[str], str]] = {
     "option": (
         ["train", "--dta", "x", "--out", "y"],
-        "No such option: --dta (Possible options: --data, --set, --task) See: trainformer train --help",
+        "No such option: --dta (Possible options: --data, --target, --task) See: trainformer train --help",
     ),
     "missing option": (["train", "--data", "x"], "Missing option '--out'. See: trainformer train --help"),
     "missing value": (["train", "--data"], "Option '--data' requires an argument. See: trainformer --help"),

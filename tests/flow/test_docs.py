@@ -28,6 +28,7 @@ import yaml
 from trainformer.cli import app
 from trainformer.core import config
 from trainformer.models import locate
+from trainformer.serve import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -134,6 +135,7 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(tiny_model, folder / "tokenizer")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(locate, "default_model", lambda: str(tiny_model))
+    monkeypatch.setattr(serving, "run", lambda plan: None)  # it would never end; tests/serve runs it
     return folder
 
 

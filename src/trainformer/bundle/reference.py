@@ -41,10 +41,16 @@ class States:
     def __init__(self, rows: Sequence[int]):
         self.rows = set(rows)
         self.found: dict[int, Tensor] = {}
+        self._batch: Batch | None = None
+
+    def ask(self, body: nn.Module, given: tuple[Batch, ...]) -> None:
+        """A hook before a body, and before those of methods, which may lengthen what it reads."""
+        self._batch = given[0]
 
     def take(self, body: nn.Module, given: tuple[Batch, ...], hidden: tuple[Tensor, ...]) -> None:
-        """A forward hook of a body. Of an example of several sequences the first counts."""
-        batch, part = given[0], given[0].parts[0]
+        """A hook after a body. Of an example of several sequences the first counts."""
+        assert self._batch is not None, "ask runs before take"
+        batch, part = self._batch, self._batch.parts[0]
         places = [i for i, row in enumerate(batch.rows) if row in self.rows and row not in self.found]
         if places:
             pooled = pool(hidden[0].float(), part.lengths, "mean").cpu()
@@ -60,11 +66,15 @@ class States:
 def watched(model: Model, rows: Sequence[int]) -> Iterator[States]:
     """Inside, the states of these rows are kept. With no rows it costs nothing."""
     states = States(rows)
-    handle = model.body.register_forward_hook(states.take) if rows else None
+    if not rows:
+        yield states
+        return
+    body = model.body
+    handles = [body.register_forward_pre_hook(states.ask, prepend=True), body.register_forward_hook(states.take)]
     try:
         yield states
     finally:
-        if handle is not None:
+        for handle in handles:
             handle.remove()
 
 
