@@ -10,7 +10,6 @@ import transformers
 
 from trainformer.core.errors import UserError
 
-
 MASKS = ("<mask>", "[MASK]")
 """How masks are written; the first is what a tokenizer without one gets."""
 
