@@ -42,9 +42,7 @@ def settle(settings: TrainSettings, rows: int, width: int, methods: Iterable[Met
     said, found = [], {}
     if settings.minutes is not None:
         most = "" if settings.epochs is None else f", {settings.epochs:g} epochs at most"
-        said.append(
-            f"steps: as many as {settings.minutes:g} minutes hold{most}; the rate follows the clock, so no two runs are quite alike"
-        )
+        said.append(f"steps: as many as {settings.minutes:g} minutes hold{most}; the clock tells, so no two runs are quite alike")
     elif settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
         found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
