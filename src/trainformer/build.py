@@ -100,6 +100,7 @@ def _few_rows(model: Model, task: Task, prepared: Prepared) -> None:
     needed = prepared.vocabulary if varies else 1 + int(used.max())
     if needed > table.num_embeddings:
         what = f"its tokenizer's tokens go up to {needed - 1}, and its table of embeddings has {table.num_embeddings} rows."
-        raise UserError(what, where="--model", fix="The tokenizer beside the model is another's: take its own.")
+        mask = ", or one that has a mask (--like bert)" if varies else ""
+        raise UserError(what, where="--model", fix=f"The tokenizer is another model's: take its own{mask}.")
     if not varies:
         keep_rows(model, table, used)

@@ -4,9 +4,9 @@ The plan is a pure function of (seed, step) and the rate of (step, number of ste
 before the speed is. So N is fitted, from the speed since the last fit and the time that the last scoring took: after the first
 step and whenever the steps have doubled, as the first ones are slow; whenever half of the steps that were left are done, so
 that a run which has become faster does not end early; and when 5, 25, 50, 75, 90 and 97 % of the time are used. A fit (step,
-share, N) says: from this step, which stands at this share of the schedule, the rest of the schedule is spread evenly up to
-step N. So the share of the schedule is the share of the time as far as anyone can foretell it, it never jumps, and it is 1 at
-the last step however the speed changed.
+share, N) says: from this step, which stands at this share of the schedule, the rest of it is spread evenly up to step N. So
+the share of the schedule is the share of the time as far as anyone can foretell it, it never jumps, and it is 1 at the last
+step, unless the run comes to a stand still and the time ends first.
 
 To resume exactly: fits and the time used are in the checkpoint, and what a step does follows from (seed, step, fits) alone. A run
 that goes on has the same bits up to the next fit. A later fit reads the clock, and two runs whose clocks differ may get other

@@ -51,7 +51,7 @@ def settle(
     found: dict[str, Any] = {}
     if settings.minutes is not None:
         most = "" if settings.epochs is None else f", {settings.epochs:g} epochs at most"
-        said.append(f"steps: as many as {settings.minutes:g} minutes hold{most}; the rate follows the time")
+        said.append(f"steps: as many as {settings.minutes:g} minutes hold{most}; the clock tells, so no two runs are quite alike")
     elif settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
         enough, cap = (STEPS, MOST_EPOCHS) if new_rate is None else (NEW_STEPS, NEW_MOST_EPOCHS)
