@@ -162,7 +162,13 @@ def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backb
     plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, vary=config.task.vary)
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
               config.callbacks, config.dump(), score_start=chosen.probe)  # fmt: skip
-    return Engine(job), backbone, config
+    engine = Engine(job)
+    prepared.said += engine.said
+    for line in engine.said:
+        run.say(line)
+    if config.train.native == "auto":  # a run that goes on shall go on with the same
+        config = config.model_copy(update={"train": chosen.model_copy(update={"native": "on" if engine.native else "off"})})
+    return engine, backbone, config
 
 
 def _weight_scale(rows: Rows) -> float:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
 from trainformer.core import registry
-from trainformer.core.component import Component, explain
+from trainformer.core.component import Component, Switch, explain
 from trainformer.core.errors import UserError, nearest
 from trainformer.core.roles import Backbone, Callback, Method, Task
 
@@ -76,6 +76,8 @@ class TrainSettings(Component):
     """Largest norm of the gradient of a step; 0: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers in the matrix products; auto: bfloat16 where it was measured to be faster on this machine."""
+    native: Switch = "auto"
+    """Kernels in C, compiled once on this machine, for bfloat16 on a CPU; auto: where a C compiler is there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: a GPU if there is one."""
     evals_per_epoch: int = Field(1, ge=1, le=100)
@@ -192,11 +194,8 @@ def _known(values: dict[str, Any]) -> dict[str, list[str]]:
     known = {"": SECTIONS}
     for section, kind in (("data", DataSettings), ("train", TrainSettings), ("decision", DecisionSettings)):
         known[section] = list(kind.model_fields)
-    roles: list[tuple[str, Any, str, str]] = [
-        ("task", Task, "name", "text_classification"),
-        ("model", Backbone, "kind", "pretrained"),
-    ]
-    for section, role, key, default in roles:
+    one: Any = ("task", Task, "name", "text_classification"), ("model", Backbone, "kind", "pretrained")
+    for section, role, key, default in one:
         given = values.get(section, {})
         name = given.get(key, default) if isinstance(given, dict) else str(given)
         if name in registry.names(role):

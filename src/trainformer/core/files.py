@@ -16,6 +16,12 @@ from trainformer.core.errors import UserError
 MANIFEST = "manifest.json"
 
 
+def user_cache() -> Path:
+    """The folder of this user's caches: $TRAINFORMER_CACHE, else one in $XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TRAINFORMER_CACHE", f"{home}/trainformer")).expanduser()
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits; constant memory."""
     with path.open("rb") as f:

@@ -27,8 +27,9 @@ from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.pieces import Log, wrapped
-from trainformer.engine.precision import device_of, half
+from trainformer.engine.precision import device_of, half, kernels
 from trainformer.nn.dropout import quicken
+from trainformer.nn.native import speed_up
 
 
 @dataclass
@@ -69,12 +70,15 @@ class Engine:
         keep_memory()
         quicken(self.model)
         self.half = half(job.settings.precision, self.device)
+        self.native, self.said = kernels(job.settings.native, self.device, self.half)
         self.progress = Progress()
         self.checkpoints = job.folder / "checkpoints"
         self.model.to(self.device)
+        if self.native:
+            speed_up(self.model.body)
         methods = list(job.methods.values())
         self.prepare()
-        self.optimizer = optim.build(self.model, methods, self.settings)
+        self.optimizer = optim.build(self.model, methods, self.settings, self.native)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed)
 
@@ -117,7 +121,7 @@ class Engine:
         self.model.train()
         batches = self.plan[step]
         loss = self.gradient(batches)
-        norm = optim.clip(self.trained, self.settings.clip_norm)
+        norm = optim.clip(self.optimizer, self.trained, self.settings.clip_norm)
         require_finite(loss, norm, batches, step)
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)

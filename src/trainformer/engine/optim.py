@@ -7,6 +7,7 @@ from torch import nn
 
 from trainformer.core.config import TrainSettings
 from trainformer.core.roles import Method, Model, Rule
+from trainformer.nn.native.adamw import AdamW, norm_of, plain
 
 
 def rules(model: Model, methods: list[Method]) -> dict[str, Rule]:
@@ -18,7 +19,7 @@ def rules(model: Model, methods: list[Method]) -> dict[str, Rule]:
     return found
 
 
-def build(model: Model, methods: list[Method], settings: TrainSettings) -> torch.optim.Optimizer:
+def build(model: Model, methods: list[Method], settings: TrainSettings, kernels: bool = False) -> torch.optim.Optimizer:
     """The optimiser, one group for each pair of rate and decay; `group["share"]` is its share of the rate."""
     by_rule: dict[tuple[float, bool], list[nn.Parameter]] = {}
     parameters = dict(model.named_parameters())
@@ -31,6 +32,8 @@ def build(model: Model, methods: list[Method], settings: TrainSettings) -> torch
     lr = settings.lr or 0.0
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
+    if kernels and settings.optimizer == "adamw" and all(plain(p) for p in parameters.values() if p.requires_grad):
+        return AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
 
@@ -55,12 +58,17 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["share"]
 
 
-def clip(parameters: list[nn.Parameter], most: float) -> torch.Tensor:
+def clip(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], most: float) -> torch.Tensor:
     """Scales the gradients down to a norm of at most `most` (0: any), and gives the norm that they had.
 
-    On a CPU gradients that are short enough are not touched: the library multiplies them by 1.
+    On a CPU gradients that are short enough are not touched: the library multiplies them by 1. Our own optimiser scales
+    them as it reads them.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if isinstance(optimizer, AdamW):
+        norm = norm_of(gradients)
+        optimizer.shrink = min(1.0, most / (float(norm) + 1e-6)) if most else 1.0
+        return norm
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     if most and not (norm.device.type == "cpu" and norm <= most):
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=True)

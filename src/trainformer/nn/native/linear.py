@@ -1,0 +1,112 @@
+"""Linear layers whose weights are turned to bfloat16 once a step, and whose gradients are laid out as products want them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from trainformer.nn.native.library import call
+
+
+@dataclass(frozen=True)
+class Half:
+    """A weight in bfloat16, and of which state of the weight it is the copy."""
+
+    tensor: Tensor
+    state: tuple[int, int]
+
+
+def half_of(weight: Tensor) -> Tensor:
+    """A float32 weight in bfloat16: the copy beside it, if nothing has written to the weight since it was made.
+
+    Every write is seen but one through `.data`, of which PyTorch itself keeps no count.
+    """
+    kept = getattr(weight, "_half", None)
+    if kept is None or kept.state != _state(weight):
+        kept = Half(torch.empty(weight.shape, dtype=torch.bfloat16), _state(weight))
+        call("to_half", weight.detach(), kept.tensor, weight.numel())
+        weight._half = kept  # type: ignore[attr-defined]
+    tensor: Tensor = kept.tensor
+    return tensor
+
+
+def rewritten(weight: Tensor) -> None:
+    """Says that weight and copy were written together by a kernel."""
+    torch.autograd.graph.increment_version(weight)
+    kept = getattr(weight, "_half", None)
+    if kept is not None:
+        torch.autograd.graph.increment_version(kept.tensor)
+        weight._half = Half(kept.tensor, _state(weight))  # type: ignore[attr-defined]
+
+
+def fresh_half(weight: Tensor) -> Tensor | None:
+    """The copy that stands beside a weight and is up to date, if there is one."""
+    kept = getattr(weight, "_half", None)
+    return kept.tensor if kept is not None and kept.state == _state(weight) else None
+
+
+def _state(weight: Tensor) -> tuple[int, int]:
+    return weight.data_ptr(), weight._version
+
+
+class Linear(nn.Linear):
+    """y = x W^T + b. Training under autocast in bfloat16 on a CPU it goes this way, else that of PyTorch."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and input.device.type == "cpu" and _autocast() and self.weight.dtype == torch.float32):
+            return super().forward(input)
+        rows = input.reshape(-1, input.shape[-1]).to(torch.bfloat16).contiguous()
+        output: Tensor = _Linear.apply(rows, self.weight, self.bias)
+        return output.view(*input.shape[:-1], output.shape[-1])
+
+
+def _autocast() -> bool:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        half = half_of(weight)
+        ctx.save_for_backward(input, half)
+        if bias is None:
+            return torch.mm(input, half.t())
+        return torch.addmm(bias.to(torch.bfloat16), input, half.t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        input, half = ctx.saved_tensors
+        grad, (for_input, for_weight, for_bias) = grads[0].contiguous(), ctx.needs_input_grad
+        weight = sums = None
+        if for_weight or for_bias:
+            turned, sums = _desk("turned", grad.shape[1], grad.shape[0]), torch.empty(grad.shape[1])
+            call("turn_and_sum", grad, turned, sums, *grad.shape)
+        if for_weight:
+            short = torch.mm(turned, input, out=_desk("short", *half.shape))
+            weight = torch.empty(half.shape)
+            call("to_float", short, weight, short.numel())
+        return torch.mm(grad, half) if for_input else None, weight, sums if for_bias else None
+
+
+def _desk(name: str, *shape: int) -> Tensor:
+    """Memory for a result that is read at once and then never again: the same for all layers, so it stays in the caches."""
+    size = math.prod(shape)
+    kept = _DESKS.get(name)
+    if kept is None or len(kept) < size:
+        kept = _DESKS[name] = torch.empty(size, dtype=torch.bfloat16)
+    return kept[:size].view(shape)
+
+
+_DESKS: dict[str, Tensor] = {}
+
+
+def quicken(model: nn.Module) -> int:
+    """Makes every plain linear layer of a model this one; how many there are."""
+    plain = [m for m in model.modules() if type(m) is nn.Linear and m.weight.dtype == torch.float32]
+    for module in plain:
+        module.__class__ = Linear
+    return len(plain)
