@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from trainformer.nn.layout import SHORT_TOKENS, Group, Layout, Places
+from trainformer.nn.native.attention import ShortAttention
+from trainformer.nn.native.linear import speeds
 
 
 def packed_attention(
@@ -36,7 +38,10 @@ def packed_attention(
     if plain and query.device.type == "cpu" and longest <= SHORT_TOKENS:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = (_lowered(t)[0].transpose(0, 1) for t in (query, key, value))
-        output: Tensor = _Short.apply(q, k, v, layout, scale)
+        if speeds(module):
+            output: Tensor = ShortAttention.apply(q.contiguous(), k.contiguous(), v.contiguous(), layout, scale)
+            return output[None], None
+        output = _Short.apply(q, k, v, layout, scale)
         return output[None], None
     how = {"scale": scaling, "dropout_p": dropout}
     runs = [run for group in layout.groups for run in _even(group)]

@@ -54,7 +54,7 @@ def test_a_source_that_does_not_compile_is_said(anew: Path, monkeypatch: pytest.
     broken = tmp_path / "kernels.c"
     broken.write_text("int f(void) { return nothing; }\n")
     monkeypatch.setattr(library, "SOURCE", broken)
-    with pytest.raises(library.NoLibrary, match="failed: .*nothing"):
+    with pytest.raises(library.NoLibrary, match=r"failed: .*nothing"):
         library.load()
     assert list(anew.iterdir()) == [], "nothing half-written is left"
 

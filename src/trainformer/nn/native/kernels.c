@@ -150,3 +150,229 @@ void adamw(float *weight, const float *grad, float *mean, float *square, half *c
             for (size i = begin; i < end; i++) copy[i] = narrow(weight[i]);
     }
 }
+
+/* ---- dropout, residual, layer norm ---- */
+
+struct drop {
+    uint32_t seed[2], level; /* an element falls if its 16 random bits are below the level */
+    float scale, eps;
+};
+
+/* 32 bits for a counter: three rounds of a multiplicative hash with both halves of the seed between them. */
+static inline uint32_t drawn(uint32_t counter, const struct drop *d) {
+    uint32_t x = counter ^ d->seed[0];
+    x = (x ^ x >> 17) * 0xed5ad4bbu;
+    x = (x ^ x >> 11 ^ d->seed[1]) * 0xac4c1b51u;
+    x = (x ^ x >> 15) * 0x31848babu;
+    return x ^ x >> 14;
+}
+
+/* 16 random bits for each element of a row. */
+static inline void draw_row(uint16_t *bits, size row, size width, const struct drop *d) {
+    uint32_t pairs = (uint32_t)(width + 1) / 2, first = (uint32_t)row * pairs;
+    for (uint32_t i = 0; i < pairs; i++) {
+        uint32_t both = drawn(first + i, d);
+        bits[i] = (uint16_t)both;
+        bits[pairs + i] = (uint16_t)(both >> 16);
+    }
+}
+
+/* out = norm(x + dropout(y)) * weight + bias; sum = x + dropout(y); stats "T 2": mean and 1 / deviation. All else "T D". */
+void norm(const half *y, const half *x, const float *weight, const float *bias, half *sum, half *out, float *stats, size rows,
+          size width, const struct drop *given, int threads) {
+    struct drop d = *given;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size row = 0; row < rows; row++) {
+        uint16_t bits[width + 1];
+        float s[width], total = 0, squares = 0;
+        const half *from = y + row * width, *beside = x + row * width;
+        if (d.level) draw_row(bits, row, width, &d);
+        else memset(bits, 0, sizeof bits);
+        for (size i = 0; i < width; i++) s[i] = wide(beside[i]) + (bits[i] >= d.level ? wide(from[i]) * d.scale : 0);
+#pragma omp simd reduction(+ : total)
+        for (size i = 0; i < width; i++) total += s[i];
+        float mean = total / width;
+#pragma omp simd reduction(+ : squares)
+        for (size i = 0; i < width; i++) squares += (s[i] - mean) * (s[i] - mean);
+        float inverse = 1 / sqrtf(squares / width + d.eps);
+        for (size i = 0; i < width; i++) {
+            sum[row * width + i] = narrow(s[i]);
+            out[row * width + i] = narrow((s[i] - mean) * inverse * weight[i] + bias[i]);
+        }
+        stats[2 * row] = mean, stats[2 * row + 1] = inverse;
+    }
+}
+
+#define BAND 64
+
+/* The gradients of y and x, and those of weight and bias: sums over bands of rows, added in their order. */
+void norm_backward(const half *grad, const half *sum, const float *stats, const float *weight, half *dy, half *dx, float *both,
+                   size rows, size width, const struct drop *given, int threads) {
+    struct drop d = *given;
+    size bands = (rows + BAND - 1) / BAND;
+    float *parts = calloc((size_t)(bands * width * 2 + 1), sizeof(float));
+    if (!parts) abort();
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size row_band = 0; row_band < bands; row_band++) {
+        float *dweight = parts + row_band * width * 2, *dbias = dweight + width, g[width], n[width];
+        uint16_t bits[width + 1];
+        memset(bits, 0, sizeof bits);
+        for (size row = row_band * BAND; row < least(rows, row_band * BAND + BAND); row++) {
+            float mean = stats[2 * row], inverse = stats[2 * row + 1], total = 0, along = 0;
+            const half *from = grad + row * width, *at = sum + row * width;
+            if (d.level) draw_row(bits, row, width, &d);
+            for (size i = 0; i < width; i++) {
+                float v = wide(from[i]);
+                n[i] = (wide(at[i]) - mean) * inverse;
+                g[i] = v * weight[i];
+                dweight[i] += v * n[i];
+                dbias[i] += v;
+            }
+#pragma omp simd reduction(+ : total, along)
+            for (size i = 0; i < width; i++) total += g[i], along += g[i] * n[i];
+            total /= width, along /= width;
+            for (size i = 0; i < width; i++) {
+                float v = inverse * (g[i] - total - n[i] * along);
+                dx[row * width + i] = narrow(v);
+                dy[row * width + i] = narrow(bits[i] >= d.level ? v * d.scale : 0);
+            }
+        }
+    }
+    memset(both, 0, (size_t)width * 2 * sizeof(float));
+    for (size row_band = 0; row_band < bands; row_band++)
+        for (size i = 0; i < width * 2; i++) both[i] += parts[row_band * width * 2 + i];
+    free(parts);
+}
+
+/* ---- attention of short sequences: what lies around its products ---- */
+
+struct heads {
+    size sequences, count, width; /* a token is "H K" */
+};
+
+/* Where sequences lie, four rows "S": first token, length, length with padding, first row once laid out. */
+struct places {
+    const size *start, *length, *longest, *row;
+};
+
+static struct places read_places(const size *table, size sequences) {
+    return (struct places){table, table + sequences, table + 2 * sequences, table + 3 * sequences};
+}
+
+/* "T H K" -> for each sequence "H L K", with zeros where it is padded. */
+void lay_out(const half *from, half *to, const size *table, const struct heads *given, int threads) {
+    struct heads h = *given;
+    struct places p = read_places(table, h.sequences);
+    size bytes = h.width * (size)sizeof(half);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size s = 0; s < h.sequences; s++)
+        for (size i = 0; i < p.longest[s]; i++)
+            for (size head = 0; head < h.count; head++) {
+                half *place = to + (p.row[s] + head * p.longest[s] + i) * h.width;
+                if (i < p.length[s]) memcpy(place, from + ((p.start[s] + i) * h.count + head) * h.width, bytes);
+                else memset(place, 0, bytes);
+            }
+}
+
+/* The way back. */
+void take_back(const half *from, half *to, const size *table, const struct heads *given, int threads) {
+    struct heads h = *given;
+    struct places p = read_places(table, h.sequences);
+    size bytes = h.width * (size)sizeof(half);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size s = 0; s < h.sequences; s++)
+        for (size i = 0; i < p.length[s]; i++)
+            for (size head = 0; head < h.count; head++)
+                memcpy(to + ((p.start[s] + i) * h.count + head) * h.width,
+                       from + (p.row[s] + head * p.longest[s] + i) * h.width, bytes);
+}
+
+/* e^x for x <= 0, within 1e-7 of its value; below -87 it is as good as 0, and NaN is taken for that. */
+static inline float exponential(float x) {
+    uint32_t whole;
+    memcpy(&whole, &x, 4);
+    whole &= 0x7fffffff;
+    whole = whole < 0x42ae0000 ? whole : 0x42ae0000; /* 87: as whole numbers, since a compiler vectorises that */
+    memcpy(&x, &whole, 4);
+    x = -x;
+    int32_t n = (int32_t)(x * 1.44269504f - 0.5f);
+    float r = x - (float)n * 0.693359375f + (float)n * 2.12194440e-4f, power;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    uint32_t bits = (uint32_t)(n + 127) << 23;
+    memcpy(&power, &bits, 4);
+    return (p * r * r + r + 1) * power;
+}
+
+#define WIDE 16 /* rows are short: what is left after the last whole block of numbers would cost more than they */
+#define TOGETHER 16
+
+/* softmax(scale * row) of some rows "count blocks", made up to whole blocks with the least number. */
+static void softmax_rows(half *rows, float *e, size count, size blocks, float scale) {
+    int16_t tops[TOGETHER];
+    float sums[TOGETHER];
+    for (size i = 0; i < count; i++) {
+        const half *row = rows + i * blocks;
+        int16_t most = INT16_MIN; /* of bits that are ordered as their numbers */
+        for (size j = 0; j < blocks; j++) {
+            int16_t bits = (int16_t)row[j], key = bits ^ ((bits >> 15) & 0x7fff);
+            most = key > most ? key : most;
+        }
+        tops[i] = most ^ ((most >> 15) & 0x7fff);
+    }
+    for (size i = 0; i < count; i++) {
+        float top = wide((half)tops[i]), sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (size j = 0; j < blocks; j++) {
+            float x = wide(rows[i * blocks + j]);
+            e[i * blocks + j] = exponential((x - top) * scale);
+            sum += e[i * blocks + j] + (x - x); /* what is no number stays none */
+        }
+        sums[i] = sum;
+    }
+    for (size i = 0; i < count; i++) {
+        float share = 1 / sums[i];
+        for (size j = 0; j < blocks; j++) rows[i * blocks + j] = narrow(e[i * blocks + j] * share);
+    }
+}
+
+/* scores "S H L L" -> softmax(scale * scores) in their place, 0 where a sequence ("S", its length) is padded. */
+void softmax(half *scores, const size *length, size longest, const struct heads *given, float scale, int threads) {
+    struct heads h = *given;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size task = 0; task < h.sequences * h.count; task++) {
+        size n = length[task / h.count], blocks = (n + WIDE - 1) / WIDE * WIDE;
+        half rows[TOGETHER * blocks], *block = scores + task * longest * longest;
+        float e[TOGETHER * blocks];
+        for (size first = 0; first < n; first += TOGETHER) {
+            size count = least(TOGETHER, n - first);
+            for (size i = 0; i < count; i++) {
+                memcpy(rows + i * blocks, block + (first + i) * longest, (size_t)n * sizeof(half));
+                for (size j = n; j < blocks; j++) rows[i * blocks + j] = 0xff7f; /* the least number */
+            }
+            softmax_rows(rows, e, count, blocks, scale);
+            for (size i = 0; i < count; i++) {
+                memcpy(block + (first + i) * longest, rows + i * blocks, (size_t)n * sizeof(half));
+                memset(block + (first + i) * longest + n, 0, (size_t)(longest - n) * sizeof(half));
+            }
+        }
+        memset(block + n * longest, 0, (size_t)((longest - n) * longest) * sizeof(half));
+    }
+}
+
+/* The gradient of the weights "S H L L" -> that of the scores, in its place. Where padding is, the weights are 0. */
+void softmax_backward(half *grad, const half *weights, size rows, size longest, float scale, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size r = 0; r < rows; r++) {
+        half *g = grad + r * longest;
+        const half *w = weights + r * longest;
+        float along = 0;
+#pragma omp simd reduction(+ : along)
+        for (size j = 0; j < longest; j++) along += wide(g[j]) * wide(w[j]);
+        for (size j = 0; j < longest; j++) g[j] = narrow(wide(w[j]) * (wide(g[j]) - along) * scale);
+    }
+}

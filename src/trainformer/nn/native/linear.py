@@ -56,15 +56,21 @@ class Linear(nn.Linear):
     """y = x W^T + b. Training under autocast in bfloat16 on a CPU it goes this way, else that of PyTorch."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.training and input.device.type == "cpu" and _autocast() and self.weight.dtype == torch.float32):
+        if not (self.training and input.device.type == "cpu" and autocast() and self.weight.dtype == torch.float32):
             return super().forward(input)
         rows = input.reshape(-1, input.shape[-1]).to(torch.bfloat16).contiguous()
         output: Tensor = _Linear.apply(rows, self.weight, self.bias)
         return output.view(*input.shape[:-1], output.shape[-1])
 
 
-def _autocast() -> bool:
+def autocast() -> bool:
+    """Whether this is autocast in bfloat16 on a CPU."""
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def speeds(module: nn.Module) -> bool:
+    """Whether what a module computes now goes through kernels: it trains, in bfloat16, and has such a layer."""
+    return module.training and autocast() and any(isinstance(m, Linear) for m in module.modules())
 
 
 class _Linear(torch.autograd.Function):
