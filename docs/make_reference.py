@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from trainformer.core import config, registry
+from trainformer.core import registry
 from trainformer.core.component import Component
 from trainformer.core.config import Config
 from trainformer.core.roles import Backbone, Callback, Method, Task
+from trainformer.studies import settings as studies
 
 DOCS = Path(__file__).resolve().parent
 HEAD = """# Settings
@@ -57,6 +58,8 @@ def page() -> str:
         kind = Config.model_fields[section].annotation
         assert isinstance(kind, type) and issubclass(kind, Component)
         parts += [f"## {section}\n", f"{kind.summary()}\n", table(kind.model_fields.items(), section)]
+    parts += ["## study\n", f"{studies.StudySettings.summary()} With `search`, the space: see [search.md](search.md).\n"]
+    parts += [table(studies.StudySettings.model_fields.items(), "study")]
     for title, section, role, words in ROLES:
         parts += [f"## {title}\n", f"{words}\n"]
         for name, found in registry.classes(role):
@@ -114,7 +117,7 @@ def limits(metadata: list[Any]) -> Iterator[str]:
 
 def pages() -> dict[Path, str]:
     """Every generated file with its content."""
-    schema = json.dumps(config.schema(), indent=1, ensure_ascii=False) + "\n"
+    schema = json.dumps(studies.schema(), indent=1, ensure_ascii=False) + "\n"
     return {DOCS / "settings.md": page(), DOCS / "reference" / "schema.json": schema}
 
 

@@ -85,7 +85,7 @@ def reviews(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rows() -> Callable[..., list[dict[str, Any]]]:
     """`rows(40)`: reviews with labels, the same at each call."""
     return reviews

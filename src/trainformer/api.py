@@ -15,6 +15,8 @@ from trainformer.run import check as run_check
 from trainformer.run import train as run_train
 
 SPLITS = ("train", "validation", "test")
+STUDY_SECTIONS = ("search", "study")
+"""Sections of a YAML file that only a search has."""
 CONFIG = "config.yaml"
 """The settings of a run, in its folder."""
 WORDS = {"task": "task", "model": "model.name", "text": "data.text", "text_b": "data.text_b", "label": "data.label"}
@@ -51,6 +53,16 @@ def _run(data: Any, out: Path, strict: bool, words: dict[str, Any]) -> Run:
 
 def configured(base: Any, files: dict[str, str], words: dict[str, Any]) -> Config:
     """One checked configuration from a YAML file or mapping, the words for it, and `set` over both."""
+    values, where = gathered(base, files, words)
+    for section in STUDY_SECTIONS:
+        if section in values:
+            what = f"the section '{section}' is for `trainformer search`."
+            raise UserError(what, where=where, fix="trainformer search CONFIG.yaml --out STUDY")
+    return settings.parse(values, where)
+
+
+def gathered(base: Any, files: dict[str, str], words: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The values of `configured` before they are checked, and where they stand."""
     values: dict[str, Any] = settings.read_yaml(Path(base)) if isinstance(base, str | Path) else dict(base or {})
     where = str(base) if isinstance(base, str | Path) else "settings"
     extra = words.pop("set", None) or {}
@@ -69,7 +81,7 @@ def configured(base: Any, files: dict[str, str], words: dict[str, Any]) -> Confi
     for word, value in words.items():
         if value is not None:
             _put(values, WORDS[word], value)
-    return settings.parse(settings.override(values, assignments), where)
+    return settings.override(values, assignments), where
 
 
 def _listed(values: dict[str, Any], kind: str, named: Any) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """The command `trainformer`: words to verbs. What a verb needs is imported inside it, so that --help answers at once."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from trainformer.core.errors import UserError, nearest
+from trainformer.studies import verbs
 
 if TYPE_CHECKING:
     from trainformer.run import Run
@@ -34,6 +36,10 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value
 ConfigFile = Annotated[str | None, typer.Argument(help="YAML file of settings", metavar="[CONFIG.yaml]")]
 Strict = Annotated[bool, typer.Option("--strict", help="warnings of the check are errors")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+AdapterName = Annotated[str | None, typer.Option("--adapter", help="which of a bundle's adapters answers")]
+BaseName = Annotated[
+    str | None, typer.Option("--base", help="folder or hub name of the model that was trained on; none: as recorded")
+]
 BundleDir = Annotated[Path, typer.Argument(help="folder of a bundle", metavar="BUNDLE")]
 
 
@@ -54,16 +60,20 @@ def train(
     sets: Sets = None,
     strict: Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of --out")] = False,
+    auto: Annotated[float | None, typer.Option(help="minutes to search for better settings than the default recipe's")] = None,
 ) -> None:
     """Train a model: check the data, fine-tune, choose the best epoch on validation, score test once, write a bundle."""
     from trainformer import run as running
     from trainformer.api import CONFIG, refuse_existing
 
+    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
+    files = {"train": data, "validation": validation, "test": test}
+    if auto is not None or (resume and verbs.is_study(out)):
+        return verbs.automatic(config, files, words | {"set": sets, "strict": strict}, out, auto, resume)
     refuse_existing(out, resume, told=not (config is None and data is None))
     if resume and config is None and data is None:
         config = str(out / CONFIG)
-    words = {"task": task, "text": text, "text_b": text_b, "label": label, "model": model, "method": method, "callback": callback}
-    run = _run(config, {"train": data, "validation": validation, "test": test}, words | {"set": sets}, out)
+    run = _run(config, files, words | {"set": sets}, out)
     run.strict = strict
     running.train(run, resume)
 
@@ -110,12 +120,13 @@ def evaluate(
     text_b: TextB = None,
     label: Label = None,
     as_json: AsJson = False,
+    adapter: AdapterName = None,
 ) -> None:
     """Score a bundle on labelled rows, through its decision layer."""
     from trainformer.bundle import Bundle
     from trainformer.core.config import DataSettings
 
-    scores = Bundle.open(bundle).evaluate(data, DataSettings(text=text, text_b=text_b, label=label))
+    scores = Bundle.open(bundle, adapter=adapter).evaluate(data, DataSettings(text=text, text_b=text_b, label=label))
     if as_json:
         print(json.dumps(scores))
     else:
@@ -132,16 +143,18 @@ def predict(
     text: Text = None,
     text_b: TextB = None,
     logits: Annotated[bool, typer.Option("--logits", help="add the raw outputs")] = False,
+    adapter: AdapterName = None,
 ) -> None:
     """Answer texts: one JSON object a line, in their order, with label, score, scores and cut_tokens."""
     from trainformer.bundle import Bundle
     from trainformer.core.config import DataSettings
+    from trainformer.core.files import refuse_existing, write_lines
 
     if bool(texts) == (data is not None):
         raise UserError("give texts or --data FILE, one of the two.", where="predict")
-    if out is not None and out.exists():
-        raise UserError("it exists; nothing is written over.", where=f"--out {out}", fix="Choose another name.")
-    opened = Bundle.open(bundle)
+    if out is not None:
+        refuse_existing(out)
+    opened = Bundle.open(bundle, adapter=adapter)
     if data is not None:
         answers = opened.predict_file(data, DataSettings(text=text, text_b=text_b), logits=logits)
     else:
@@ -153,7 +166,50 @@ def predict(
                 )
             given = list(zip(given[::2], given[1::2], strict=True))
         answers = iter(opened.predict(given, logits=logits))
-    _write_lines(answers, out)
+    if out is None:
+        for answer in answers:
+            print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print(f"{write_lines(out, answers)} answers: {out}", file=sys.stderr)
+
+
+@app.command()
+def gather(
+    bundles: Annotated[
+        list[str], typer.Argument(help="adapters as NAME=BUNDLE, the first answers by default", metavar="NAME=BUNDLE")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the new bundle; it must not exist")],
+    base: BaseName = None,
+) -> None:
+    """Put the adapters of several bundles on one base into one bundle; `--adapter NAME` then chooses."""
+    from trainformer.bundle import adapters
+
+    named = {name: Path(path) for name, equals, path in (b.partition("=") for b in bundles) if equals and name.isidentifier()}
+    if len(named) != len(bundles):
+        raise UserError(
+            "each is written NAME=BUNDLE, and no name twice.", where="gather", fix="As: en=run1/bundle fr=run2/bundle"
+        )
+    adapters.gather(named, base, out)
+    print(f"bundle of {len(named)} adapters: {out}", file=sys.stderr)
+
+
+@app.command()
+def export(
+    bundle: BundleDir,
+    out: Annotated[Path, typer.Option(help="folder to write; it must not exist")],
+    to: Annotated[Literal["peft"], typer.Option(help="adapter_config.json and adapter_model.safetensors")] = "peft",
+    adapter: AdapterName = None,
+    base: BaseName = None,
+) -> None:
+    """Write a bundle's adapter as the `peft` library reads it."""
+    from trainformer.models import peft_files
+
+    for line in peft_files.export(bundle, out, adapter, base):
+        print(line, file=sys.stderr)
+
+
+app.command()(verbs.search)
+app.command()(verbs.compare)
 
 
 @app.command("list")
@@ -180,9 +236,9 @@ def list_(
 @app.command()
 def schema() -> None:
     """JSON Schema of the settings: point a YAML editor at it to complete and check."""
-    from trainformer.core import config
+    from trainformer.studies import settings
 
-    print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+    print(json.dumps(settings.schema(), indent=1, ensure_ascii=False))
 
 
 def _run(config: str | None, files: dict[str, str | None], words: dict[str, Any], out: Path) -> "Run":
@@ -196,28 +252,6 @@ def _run(config: str | None, files: dict[str, str | None], words: dict[str, Any]
     console = Console(stderr=True, soft_wrap=True)
     checked = configured(config, {k: v for k, v in files.items() if v is not None}, words)
     return Run(checked, out, lambda line: console.print(line, highlight=False, markup=False), show=lambda r: render(r, console))
-
-
-def _write_lines(answers: Any, out: Path | None) -> None:
-    """Answers as lines of JSON: to the terminal, or to a file that appears when it is whole."""
-    if out is None:
-        for answer in answers:
-            print(json.dumps(answer, ensure_ascii=False))
-        return
-    from trainformer.core.files import disk_error
-
-    beside = out.with_name(f".{out.name}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as f:
-            count = 0
-            for count, answer in enumerate(answers, 1):  # noqa: B007
-                f.write(json.dumps(answer, ensure_ascii=False) + "\n")
-        beside.rename(out)
-    except OSError as error:
-        raise disk_error(error, out) from error
-    finally:
-        beside.unlink(missing_ok=True)
-    print(f"{count} answers: {out}", file=sys.stderr)
 
 
 def _version(value: bool) -> None:
@@ -260,6 +294,14 @@ def main() -> None:
     _end("stopped before the first step", code) if code == INTERRUPTED else sys.exit(code or 0)
 
 
+def _speaks() -> bool:
+    """Whether it is this process, of several, that says why they end."""
+    from trainformer.engine.exchange import speaks
+
+    return speaks()
+
+
 def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    if os.environ.get("WORLD_SIZE", "1") == "1" or _speaks():
+        print(message, file=sys.stderr)
     sys.exit(code)

@@ -3,51 +3,35 @@
 import json
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from trainformer import build
+from trainformer.build import Run
 from trainformer.bundle import Bundle
+from trainformer.bundle.adapters import kept, stays
 from trainformer.bundle.outputs import scored
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
+from trainformer.core.changes import refuse_change
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
 from trainformer.core.files import require_room, write_json, write_text
-from trainformer.core.roles import Backbone, Metric, Model, Task
+from trainformer.core.roles import Metric, Model
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
-from trainformer.data.plan import Plan, Rows
 from trainformer.data.prepare import Prepared
-from trainformer.data.tokens import HubTokens
-from trainformer.engine import recipe
-from trainformer.engine.engine import Engine, Job, Progress
+from trainformer.engine.engine import Engine, Progress
 from trainformer.engine.forecast import forecast
 from trainformer.engine.probe import fit_probe
-from trainformer.nn.few_rows import keep_rows, whole_again
+from trainformer.engine.ranks import join
+from trainformer.nn.few_rows import whole_again
 from trainformer.trust import calibrate, card, report
 from trainformer.trust.baselines import Baselines
 from trainformer.trust.findings import against_baselines, curve, worst
-
-Say = Callable[[str], None]
-
-
-@dataclass
-class Run:
-    """A run in the making."""
-
-    config: Config
-    folder: Path
-    say: Say
-    frames: dict[str, Any] = field(default_factory=dict)
-    strict: bool = False
-    show: Callable[[CheckReport], None] = lambda _: None
-    """Shows the pre-flight report."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +52,32 @@ def train(run: Run, resume: bool = False) -> Result:
 
     Raises UserError for bad input, before anything is written where it can be known, and Interrupted on a signal.
     """
-    began = time.perf_counter()
-    config, tokens, limit, prepared = _data(run, labelled=True)
-    engine, backbone, config = _engine(run, config, prepared)
-    checked = _check(prepared, config, limit, forecast(engine))
+    began, run.ranks = time.perf_counter(), join()
+    if not run.ranks.first:
+        run.say, run.show = (lambda _: None), (lambda _: None)
+    config, tokens, limit, prepared = run.ranks.in_turn(lambda: build.rows(run, labelled=True))
+    engine, backbone, config = build.engine(run, config, prepared)
+    if not run.ranks.first:
+        engine.fit()
+        return Result(run.folder, run.ranks.word({}))
+    checked = _check(prepared, config, limit, None if config.train.shard else forecast(engine))
     run.show(checked)
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
     run.folder.mkdir(parents=True, exist_ok=True)
     if resume and (run.folder / "config.yaml").is_file():
-        _refuse_change(run.folder / "config.yaml", config)
+        refuse_change(run.folder / "config.yaml", config)
     write_text(run.folder / "config.yaml", settings.dump_yaml(config))
     begun = resume and any((run.folder / "checkpoints").glob("step-*"))
-    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if config.train.baselines else None
+    wanted = config.train.baselines and run.part != "fit" and not config.task.unlabelled
+    cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if wanted else None
     baselines = _baselines(run, cheap, prepared, engine, begun)
     for line in engine.resume() if resume else []:
         run.say(line)
-    progress = engine.fit()
-    model = engine.ship()
-    whole_again(model)
+    progress = engine.progress if run.part == "ship" else engine.fit()
+    if run.part == "fit":
+        return _fitted(run, engine)
+    model = whole_again(engine.ship())
     output, target = engine.outputs(prepared.slices["validation"].rows)
     decision, notes = calibrate.fit(config.task, output, target, config.decision)
     validation = scored(config.task, output, target, decision)
@@ -100,83 +91,31 @@ def train(run: Run, resume: bool = False) -> Result:
         "decision_notes": notes,
         "errors": worst(engine.task, prepared.slices["validation"], engine.task.answer(output, decision)),
         "max_tokens": limit,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(run.seconds + time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
-    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results))
+    contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results),
+                        stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
+
+
+def _fitted(run: Run, engine: Engine) -> Result:
+    """What is known before anything is shipped: the best scores on validation, as they came."""
+    sizes = {"parameters": sum(p.numel() for p in engine.model.parameters())}
+    sizes["trained_parameters"] = sum(p.numel() for p in engine.trained)
+    return Result(run.folder, {"validation": engine.progress.best, "best_step": engine.progress.best_step, **sizes})
 
 
 def check(run: Run) -> CheckReport:
     """The pre-flight report alone: nothing is trained and nothing is written. Rows in error are listed, not raised."""
-    config, _, limit, prepared = _data(run, labelled=False)
-    predicted = None
-    if not _broken(prepared):
-        try:
-            prepare.learn(prepared, config.task)
-        except UserError:  # the report has this as a finding, with places
-            return _check(prepared, config, limit, None)
-        predicted = forecast(_engine(run, config, prepared)[0])
-    return _check(prepared, config, limit, predicted)
-
-
-def _data(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
-    """The rows, read and tokenised; with labels they are ready to train on."""
-    backbone, said = run.config.model.resolve()
-    config = run.config.model_copy(update={"model": backbone})
-    tokens = HubTokens.load(str(backbone.settings()["name"]))
-    most = backbone.limit()
-    limit = config.data.max_tokens or min(512, most)
-    if limit > most:
-        raise UserError(f"data.max_tokens {limit} is more than the model reads.", where="data", fix=f"At most {most}.")
-    prepared = prepare.read(config, run.frames, labelled)
-    prepared.said[:0] = said
-    for line in prepared.said:
-        run.say(line)
-    if labelled:
+    config, _, limit, prepared = build.rows(run, labelled=False)
+    if _broken(prepared):
+        return _check(prepared, config, limit, None)
+    try:
         prepare.learn(prepared, config.task)
-        calibrate.check_costs(getattr(config.task, "rule", None), config.decision)
-    prepare.encode(prepared, config, tokens, limit, labelled)
-    settled = vars(prepared.slices["train"].columns) | {"max_tokens": limit}
-    config = config.model_copy(update={"data": config.data.model_copy(update=settled)})
-    return config, tokens, limit, prepared
-
-
-def _engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbone, Config]:
-    """Model, plan and loop, with the recipe's open settings filled in and said."""
-    torch.manual_seed(config.train.seed)
-    model, backbone, said = config.model.load(config.task)
-    for method in config.method.values():
-        method.extend(model)
-    if type(config.task).vary is Task.vary:  # it may bring in any token
-        keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
-    rows = prepared.slices["train"].rows
-    scaled = Rows(rows.cache, rows.index, _weight_scale(rows))
-    share = sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
-    chosen, words = recipe.settle(config.train, len(rows), model.body.width, share)
-    prepared.said += [*said, *words]
-    for line in [*said, *words]:
-        run.say(line)
-    config = config.model_copy(update={"train": chosen, "model": backbone})
-    padded = not getattr(model.body, "packed", True)
-    plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, vary=config.task.vary)
-    job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              config.callbacks, config.dump(), score_start=chosen.probe)  # fmt: skip
-    engine = Engine(job)
-    prepared.said += engine.said
-    for line in engine.said:
-        run.say(line)
-    if config.train.native == "auto":  # a run that goes on shall go on with the same
-        config = config.model_copy(update={"train": chosen.model_copy(update={"native": "on" if engine.native else "off"})})
-    return engine, backbone, config
-
-
-def _weight_scale(rows: Rows) -> float:
-    """What makes the mean weight of the training rows 1."""
-    mean = float(rows.cache.weights[rows.index].mean())
-    if mean <= 0:
-        raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
-    return 1.0 / mean
+    except UserError:  # the report has this as a finding, with places
+        return _check(prepared, config, limit, None)
+    return _check(prepared, config, limit, forecast(build.engine(run, config, prepared)[0]))
 
 
 def _broken(prepared: Prepared) -> bool:
@@ -186,23 +125,6 @@ def _broken(prepared: Prepared) -> bool:
 def _check(prepared: Prepared, config: Config, limit: int, predicted: dict[str, Any] | None) -> CheckReport:
     parts = [Part(s.name, s.source.name, s.survey, s.chosen, s.cache) for s in prepared.slices.values()]
     return look(parts, config.task, limit, predicted)
-
-
-def _refuse_change(path: Path, config: Config) -> None:
-    """Raises UserError if the run was begun with other settings than those it shall go on with."""
-    before, now = _flat(settings.read_yaml(path)), _flat(config.dump())
-    for name in [*before, *(n for n in now if n not in before)]:
-        if before.get(name) != now.get(name) and not name.startswith(("callbacks.", "data.cache", "train.device")):
-            what = f"{name} was {before.get(name)!r:.60} when the run began, and is {now.get(name)!r:.60} now."
-            raise UserError(what, where=f"--out {path.parent}", fix="Go on with --resume and no settings, or start another run.")
-
-
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by their full names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
-    return found
 
 
 def _refuse(report: CheckReport, strict: bool) -> None:
@@ -217,17 +139,21 @@ def _refuse(report: CheckReport, strict: bool) -> None:
 def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: Engine, begun: bool) -> list[dict[str, Any]]:
     """Majority class, TF-IDF and linear probe on validation; a run that goes on reads what it found before."""
     path = run.folder / "baselines.json"
+    before: dict[str, Any] = {}
     if begun and path.is_file():
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        if run.part != "ship":
+            return found
+        before = {b["name"]: b["validation"] for b in found}  # a trial of a study has fitted the probe alone
     held = prepared.slices["validation"]
-    scores = cheap.scores(held) if cheap else {}
-    if engine.settings.probe:
+    scores = (cheap.scores(held) if cheap else {}) | before
+    if engine.task.unlabelled:
+        scores["not fine-tuned"] = engine.evaluate(held.rows).value()
+    elif engine.settings.probe and not before:
         scores["linear probe"] = fit_probe(engine, prepared.slices["train"].rows, held.rows)
         engine.prepare()
-    key = engine.task.best
     for name, values in scores.items():
-        run.say(f"baseline {name}: {key} {values[key]:.4f} on validation")
+        run.say(f"baseline {name}: {engine.task.best} {values[engine.task.best]:.4f} on validation")
     listed = [{"name": name, "validation": values, "test": None} for name, values in scores.items()]
     write_json(path, listed)
     return listed
@@ -243,7 +169,6 @@ def _facts(
     config: Config, checked: CheckReport, prepared: Prepared, engine: Engine, progress: Progress, model: Model
 ) -> dict[str, Any]:
     """What the report and the bundle tell of the run, apart from scores."""
-    every = sum(p.numel() for p in model.parameters())
     packages = ("trainformer", "torch", "transformers", "tokenizers", "safetensors")
     return {
         "task": type(config.task).key,
@@ -260,7 +185,8 @@ def _facts(
         "key": engine.task.best,
         "higher_is_better": engine.task.higher_is_better,
         "best_step": progress.best_step,
-        "parameters": every,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "methods": {name: method.told() for name, method in config.method.items()},
         "trained_parameters": sum(p.numel() for p in engine.trained),
     }
 
@@ -284,8 +210,8 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     write_text(run.folder / "report.html", page)
     scores = {"validation": results["validation"]["scores"], "test": (results["test"] or {}).get("scores")}
     flat = {f"test_{k}": v for k, v in (scores["test"] or {}).items()}
-    write_json(run.folder / "scores.json", {**scores, **flat, "baselines": results["baselines"], "verdict": results["verdict"],
-                                            "seconds": results["seconds"]})  # fmt: skip
+    facts = {k: results[k] for k in ("baselines", "verdict", "seconds", "parameters", "trained_parameters")}
+    write_json(run.folder / "scores.json", {**scores, **flat, **facts})
     run.say(results["verdict"])
     key = config.task.best
     if scores["test"]:
@@ -293,4 +219,4 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     run.say(
         f"bundle: {run.folder / 'bundle'}    report: {run.folder / 'report.html'}    ({key} chose step {results['best_step']})"
     )
-    return Result(run.folder, scores)
+    return Result(run.folder, run.ranks.word(scores))

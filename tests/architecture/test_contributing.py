@@ -17,12 +17,12 @@ def test_the_example_works_as_one_file(root: Path, tmp_path: Path, monkeypatch: 
     page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert example
-    (tmp_path / "freeze.py").write_text(example[1], encoding="utf-8")
+    (tmp_path / "lowest.py").write_text(example[1], encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
 
     role = cast(type[Any], Method)
-    assert "freeze" in registry.names(role)
+    assert "lowest" in registry.names(role)
     layers = [nn.Linear(2, 2) for _ in range(3)]
     body = SimpleNamespace(blocks=lambda: layers)
-    registry.build(role, "freeze", {"blocks": 2}).extend(cast(Model, SimpleNamespace(body=body)))
+    registry.build(role, "lowest", {"blocks": 2}).extend(cast(Model, SimpleNamespace(body=body)))
     assert [layer.weight.requires_grad for layer in layers] == [False, False, True]

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from trainformer.core import registry
 from trainformer.core.config import Config
 from trainformer.core.roles import Backbone, Callback, Method, Task
+from trainformer.studies.settings import StudySettings
 
 FROZEN = Path(__file__).with_name("options.txt")
 REWRITE = "An option was added, renamed or removed. If that is meant: python tests/architecture/test_settings.py"
@@ -28,6 +29,8 @@ def settings() -> Iterator[tuple[str, FieldInfo]]:
         for component, kind in registry.classes(role):
             for name, inner in kind.model_fields.items():
                 yield f"{section}.{component}.{name}", inner
+    for name, inner in StudySettings.model_fields.items():
+        yield f"study.{name}", inner
 
 
 def names() -> list[str]:

@@ -1,19 +1,28 @@
 """A tiny model, task and loop, which know the roles and nothing of any method: what the contract is tried on."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack
+from trainformer.core.errors import UserError
 from trainformer.core.roles import Body, Facts, Grad, Loss, Method, Model, Rule
+from trainformer.engine.pieces import base_grad
+from trainformer.engine.ranks import Ranks
+from trainformer.methods.distil import Distil
+from trainformer.metrics.decide import OneOf
+from trainformer.models.encoder import Encoder
+from trainformer.nn.packed_attention import packed_attention
 
-VOCABULARY, WIDTH, CLASSES = 20, 8, 3
+VOCABULARY, WIDTH, CLASSES = 20, 16, 3
 
 
 class TinyBody(Body):
@@ -40,6 +49,34 @@ class TinyBody(Body):
         return [self.table, *self.layers]
 
 
+def bert(dropout: float) -> Body:
+    """A packed BERT of two layers, for methods that ask for attention and feed-forward."""
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, intermediate_size=2 * WIDTH,
+        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=0.0, initializer_range=0.2,
+    )  # fmt: skip
+    transformers.AttentionInterface.register("packed", packed_attention)
+    encoder = transformers.BertModel(config, add_pooling_layer=False)
+    encoder.set_attn_implementation("packed")
+    return Encoder(encoder, packed=True)
+
+
+def extended(methods: list[Method], dropout: float, real: bool) -> tuple[Model, bool]:
+    """A model with the methods in it: the tiny one or, where one of them refuses that, a BERT; and whether it is one."""
+    for body in (bert,) if real else (TinyBody, bert):
+        torch.manual_seed(0)
+        model = Model(body(dropout), TinyHead())
+        try:
+            for method in methods:
+                method.extend(model)
+        except UserError:
+            if body is bert:
+                raise
+        else:
+            return model, body is bert
+    raise AssertionError("unreachable")
+
+
 class TinyHead(nn.Module):
     """Mean over the tokens of an example, then one linear layer."""
 
@@ -49,7 +86,7 @@ class TinyHead(nn.Module):
 
     def forward(self, hidden: tuple[Tensor, ...], batch: Batch) -> Tensor:
         owner = torch.repeat_interleave(batch.parts[0].owner, torch.tensor(batch.parts[0].lengths))
-        total = torch.zeros(len(batch), WIDTH).index_add(0, owner, hidden[0])
+        total = torch.zeros(len(batch), WIDTH).index_add(0, owner, hidden[0].float())
         output: Tensor = self.out(total / torch.bincount(owner).unsqueeze(1))
         return output
 
@@ -66,38 +103,37 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
 class Loop:
     """The order in which an engine calls methods, with plain gradient descent."""
 
-    def __init__(self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None):
-        torch.manual_seed(0)
-        self.methods, self.model = methods, Model(TinyBody(dropout), TinyHead())
-        for method in methods:
-            method.extend(self.model)
+    def __init__(
+        self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None, real: bool = False,
+        numbers: Any = nullcontext,
+    ):  # fmt: skip
+        self.methods = methods
+        self.model, self.real = extended(methods, dropout, real)
         for module in self.model.modules():
             # Also the dropout that a method brings along: what is compared must not depend on draws.
             if isinstance(module, nn.Dropout) and dropout == 0:
                 module.p = 0.0
         if weights is not None:
             self.model.load_state_dict(weights)
-        task: Any = SimpleNamespace(loss=task_loss, divergence=divergence, couples=lambda kind: False)
+        rule = OneOf([str(label) for label in range(CLASSES)])
+        task: Any = SimpleNamespace(loss=task_loss, divergence=divergence, couples=lambda kind: False, rule=rule)
         for method in methods:
-            method.prepare(self.model, Facts(task, steps=10, seed=0))
+            if isinstance(method, Distil):  # its teacher is a bundle; here it is one more tiny model
+                method._teacher = Model(TinyBody(0.0), TinyHead())
+        facts = Facts(task, steps=10, seed=0, rows=8, lengths=lambda: torch.arange(1, 9))
+        for method in methods:
+            method.prepare(self.model, facts)
         self.rules = {name: Rule() for name, p in self.model.named_parameters() if p.requires_grad}
         self.loss: Loss = lambda model, batch: task_loss(model(batch), batch)
         for method in methods:
             method.groups(self.model, self.rules)
             self.loss = method.wrap_loss(self.loss)
+        joined = any(method.couples() for method in methods)
+        self.inner = base_grad(self.model, self.loss, numbers, lambda: self.done, Ranks(), lambda kind: joined)
         self.grad: Grad = self.inner
         for method in methods:
             self.grad = method.wrap_grad(self.grad, self.model)
         self.done = 0
-
-    def inner(self, batches: list[Batch]) -> Tensor:
-        units = sum(len(b.weight) for b in batches)
-        total = torch.tensor(0.0)
-        for batch in batches:
-            loss = (self.loss(self.model, batch) * batch.weight).sum() / units
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        return total
 
     def step(self, batches: list[Batch]) -> float:
         torch.manual_seed(100 + self.done)
@@ -123,6 +159,11 @@ class Loop:
         return {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
 
     @torch.no_grad()
+    def plain(self, batch: Batch) -> float:
+        """The task's own loss."""
+        return float((task_loss(self.model.eval()(batch), batch) * batch.weight).mean())
+
+    @torch.no_grad()
     def outputs(self, batch: Batch) -> Tensor:
         output: Tensor = self.model.eval()(batch)
         return output
@@ -134,7 +175,7 @@ def make(names: list[str]) -> list[Method]:
 
 @pytest.fixture
 def loop() -> Callable[..., Loop]:
-    """`loop("ema", "fgm", dropout=0.1)`: a loop with methods by name, the last outermost."""
+    """`loop("ema", "fgm", dropout=0.1)`: a loop with methods by name, the last outermost; `real`: on a BERT."""
     return lambda *names, **settings: Loop(make(list(names)), **settings)
 
 

@@ -290,7 +290,8 @@ SETTINGS: dict[str, tuple[list[str], str]] = {
     "true for a number": (["train.seed=true"], "settings: train.seed: True is not a number (you gave True)"),
     "none of the words": (
         ["train.schedule=linaer"],
-        "settings: train.schedule: it must be 'linear', 'cosine' or 'constant' (you gave 'linaer')",
+        "settings: train.schedule: it must be 'linear', 'cosine', 'constant', 'polynomial', 'noam', 'one_cycle' or 'wsd' "
+        "(you gave 'linaer')",
     ),
     "several": (
         ["train.lr=-1", "train.sed=1"],

@@ -104,6 +104,10 @@ def made_up(folder: Path) -> None:
         pairs.append({"text_a": one["text"], "text_b": other["text"], "label": "other", "likeness": 0.1})
     write(folder / "pairs.csv", pairs, ["text_a", "text_b", "label"])
     write(folder / "likeness.csv", pairs, ["text_a", "text_b", "likeness"])
+    asked = [
+        {"query": f"{k} {t}", "document": f"the {t} was so very {k}"} for k in [*WORDS["good"], *WORDS["bad"]] for t in THINGS
+    ]
+    write(folder / "queries.csv", asked, ["query", "document"])
     shutil.copytree(ROOT / "examples", folder / "examples")
 
 
@@ -127,8 +131,9 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def quick(words: list[str]) -> list[str]:
-    """The words with settings that end soon; a resumed run keeps its own."""
-    return [*words, *FAST] if words[0] == "train" and "--resume" not in words else words
+    """The words with settings that end soon; a resumed run keeps its own, and an hour of search is two trials."""
+    few = ("--set", "study.trials=2") if "--auto" in words else ()
+    return [*words, *FAST, *few] if words[0] in ("train", "search") and "--resume" not in words else words
 
 
 def unfinish(words: list[str]) -> None:

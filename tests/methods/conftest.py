@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from trainformer.core.batch import Batch, Encoded, Part, pack
 from trainformer.core.roles import Body, Facts, Model
+from trainformer.models.encoder import Encoder
+from trainformer.models.heads import First, SequenceHead
+from trainformer.nn.packed_attention import packed_attention
 
 
 class Stack(Body):
@@ -85,3 +89,38 @@ def batch() -> Batch:
 def facts() -> Facts:
     task: Any = SimpleNamespace()
     return Facts(task, steps=10, seed=0)
+
+
+def small_bert(layers: int = 3, **settings: Any) -> Model:
+    """A packed BERT of width 16 with a linear head "3" on the mean."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.0, initializer_range=0.2,
+    )  # fmt: skip
+    encoder = transformers.BertModel(config, add_pooling_layer=False)
+    transformers.AttentionInterface.register("packed", packed_attention)
+    if settings.get("packed", True):
+        encoder.set_attn_implementation("packed")
+    head = SequenceHead({"first": First(), "classifier": nn.Linear(16, 3)}, "mean", "mean")
+    return Model(Encoder(encoder, packed=settings.get("packed", True)), head).eval()
+
+
+@pytest.fixture
+def bert() -> Model:
+    return small_bert()
+
+
+@pytest.fixture
+def padded() -> Model:
+    """The same, padded inside."""
+    return small_bert(packed=False)
+
+
+@pytest.fixture
+def texts() -> Batch:
+    """Four examples of 3, 3, 5 and 2 tokens."""
+    draw = torch.Generator().manual_seed(3)
+    sizes = [3, 3, 5, 2]
+    ids = [torch.randint(1, 20, (n,), generator=draw) for n in sizes]
+    return pack([Encoded((Part(x, [len(x)]),), torch.tensor([i % 3]), row=i) for i, x in enumerate(ids)])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from trainformer.nn.layout import Layout
 from trainformer.nn.packed_attention import packed_attention
@@ -85,3 +86,19 @@ def test_gradients(lengths: list[int]) -> None:
         found.append(torch.autograd.grad((attend(*leaves) * weight).sum(), leaves))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_several_groups_can_be_computed_again() -> None:
+    """Where activations are not kept, gradients are those of activations that are."""
+    lengths = [120, 110, 3, 2]
+    layout, found = Layout.of(lengths), []
+    assert len(layout.groups) > 1
+    for again in (False, True):
+        leaves = [t.requires_grad_(True) for t in draw(lengths)]
+
+        def run(*qkv: Tensor) -> Tensor:
+            return packed_attention(MODULE, *qkv, None, layout=layout)[0]
+
+        output = checkpoint(run, *leaves, use_reentrant=False) if again else run(*leaves)
+        found.append(torch.autograd.grad(output.pow(2).sum(), leaves))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

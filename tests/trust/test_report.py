@@ -261,3 +261,11 @@ def test_a_run_of_one_step_is_drawn(results: Make) -> None:
 def test_words_fit_their_columns() -> None:
     assert figures.shorten("好好好好", 5) == "好好…" and figures.shorten("plain", 5) == "plain"
     assert words.places(["table row 3"]) == "table row 3" and words.label([]) == "(none)" and words.label(2.0) == "2"
+
+
+def test_ranks_over_time_are_drawn(results: Make) -> None:
+    told = {"steps": [1, 5, 9], "ranks": {"encoder.layer.0.query": [6, 4, 1], "encoder.layer.1.query": [6, 5, 5]}}
+    html = report.render(results(["bad", "good"], methods={"adalora": told, "ema": {}}))
+    page = Page(html)
+    assert "Rank of 2 layers over time, at most 6; in the end from 1 to 5" in html
+    assert "0 query, step 9: rank 1" in page.text and "1 query, step 5: rank 5" in page.text

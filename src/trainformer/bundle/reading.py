@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainformer.bundle import adapters
+from trainformer.bundle.adapters import FACTS
 from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
-from trainformer.core import registry
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
 from trainformer.core.files import check_manifest
-from trainformer.core.roles import Answer, Backbone, Decision, Method, Model, Task
+from trainformer.core.roles import Answer, Decision, Model, Task
 from trainformer.data.columns import Columns, choose, example
 from trainformer.data.read import Source, open_source
 from trainformer.data.tokens import HubTokens
 
-FACTS = "trainformer.json"
 CHUNK_ROWS = 2048
 """Rows that are sorted by length together; memory does not grow beyond them."""
 
@@ -40,8 +40,8 @@ class Bundle:
         self.micro_tokens = 8192
 
     @classmethod
-    def open(cls, folder: str | Path, device: str = "cpu") -> "Bundle":
-        """Reads a folder and checks every byte of it against its manifest.
+    def open(cls, folder: str | Path, device: str = "cpu", adapter: str | None = None) -> "Bundle":
+        """Reads a folder and checks every byte of it against its manifest; `adapter` chooses one of several.
 
         Raises UserError for a folder that is no bundle, a changed file, or a format of a later version.
         """
@@ -60,10 +60,13 @@ class Bundle:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != 1:
             raise UserError(f"format {facts['format']} is of a later version.", where=str(path), fix="pip install -U trainformer")
-        task = registry.build(Task, facts["task"].pop("name"), facts["task"])
-        backbone = registry.build(Backbone, facts["model"].pop("kind"), facts["model"])
-        stays = [registry.build(Method, name, settings) for name, settings in facts["methods"].items()]
-        model = backbone.open(path, task, stays)
+        if adapter is not None and (path / adapters.BASE).is_file():
+            task, model, facts = adapters.open_adapter(path, adapter)
+        else:
+            if adapter is not None:
+                adapters.facts_of(path, adapter)  # it must be the one that is folded in
+            task, backbone, stays = adapters.open_parts(facts)
+            model = backbone.open(path, task, list(stays.values()))
         return cls(task, model.to(torch.device(device)), HubTokens.load(str(path)), facts)
 
     @property
@@ -104,12 +107,21 @@ class Bundle:
 
     def evaluate(self, given: Any, settings: DataSettings | None = None) -> dict[str, float]:
         """The task's scores on labelled rows, in constant memory, through the shipped decision layer."""
-        source, columns = self._open(given, settings, labelled=True)
         metric = self.task.metric(self.decision)
-        for items in self._chunks(example(row, columns, self.task, i) for i, row in enumerate(source)):
+        for items in self._chunks(self.examples(given, settings)):
             for output, batch in self._outputs(items):
                 metric.add(output, batch)
         return metric.value()
+
+    def examples(self, given: Any, settings: DataSettings | None = None) -> Iterator[Example]:
+        """Labelled rows of a file or frame as the task understands them, in order."""
+        source, columns = self._open(given, settings, labelled=True)
+        return (example(row, columns, self.task, i) for i, row in enumerate(source))
+
+    def raw(self, examples: Iterable[Example]) -> tuple[Tensor, Tensor]:
+        """Raw outputs "N C" and targets "N" or "N C" of labelled examples of one unit each, in order."""
+        found = [in_order(self._outputs(items), len(items)) for items in self._chunks(examples)]
+        return torch.cat([output for output, _ in found]), torch.cat([target for _, target in found])
 
     def _open(self, given: Any, settings: DataSettings | None, labelled: bool) -> tuple[Source, Columns]:
         """A source with the columns of training, unless others are named."""
@@ -119,7 +131,7 @@ class Bundle:
         if asked.weight is None:
             named["weight"] = None
         source = open_source(given, "test")
-        columns, _ = choose(source, DataSettings(**named), self.task.pair, labelled)
+        columns, _ = choose(source, DataSettings(**named), self.task.pair, labelled and not self.task.unlabelled)
         return source, columns
 
     def _example(self, number: int, given: Any) -> Example:

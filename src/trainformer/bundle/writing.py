@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainformer.bundle.reading import FACTS
+from trainformer.bundle.adapters import FACTS, Kept, write_adapter
 from trainformer.core.files import write_folder, write_json
 from trainformer.core.roles import Backbone, Decision, Model, Task
 from trainformer.data.columns import Columns
@@ -28,6 +28,8 @@ class Contents:
     """Methods that stay, with their settings."""
     pages: dict[str, str] = field(default_factory=dict)
     """Model card and report, by file name."""
+    adapter: Kept | None = None
+    """What was trained on a frozen base."""
 
 
 def write(folder: Path, contents: Contents) -> None:
@@ -48,6 +50,10 @@ def write(folder: Path, contents: Contents) -> None:
             **contents.facts,
         }
         write_json(beside / FACTS, facts)
+        if contents.adapter is not None:
+            adapter, methods, base = contents.adapter
+            origin = {"name": base, "sha256": adapter.base_sha256}
+            write_adapter(beside, "-".join(methods), adapter, {**facts, "methods": methods, "base": origin})
         for name, text in contents.pages.items():
             (beside / name).write_text(text, encoding="utf-8")
 

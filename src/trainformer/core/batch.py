@@ -1,7 +1,7 @@
 """What flows: a row of the user's file becomes an example, encoded sequences, and a packed batch. Letters: core/shapes.py."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -63,13 +63,17 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Sequences laid end to end. ids "T", lengths of the S sequences, owner "S": the example each belongs to."""
+    """Sequences laid end to end. ids "T", lengths of the S sequences, owner "S": the example each belongs to.
+
+    `shift` "T E" is added to the token embeddings, which are E wide: noise, or an adversary's move.
+    """
 
     ids: Tensor
     lengths: list[int]
     owner: Tensor
     kinds: Tensor | None = None
     chars: Tensor | None = None
+    shift: Tensor | None = None
 
     @property
     def longest(self) -> int:
@@ -80,7 +84,7 @@ class Packed:
         return [0, *accumulate(self.lengths)]
 
     def to(self, device: torch.device) -> "Packed":
-        move = [None if t is None else t.to(device, non_blocking=True) for t in (self.kinds, self.chars)]
+        move = [None if t is None else t.to(device, non_blocking=True) for t in (self.kinds, self.chars, self.shift)]
         return Packed(self.ids.to(device), self.lengths, self.owner.to(device), *move)
 
 
@@ -154,8 +158,16 @@ def _positions(items: Sequence[Encoded]) -> Tensor | None:
 
 
 def join(batches: Iterable[Batch]) -> Batch:
-    """One batch of all the examples, in order."""
-    return pack([e for b in batches for e in b.examples])
+    """One batch of all the examples, in order, with the shifts of all or of none."""
+    listed = list(batches)
+    whole = pack([e for b in listed for e in b.examples])
+    shifts = [[b.parts[i].shift for b in listed] for i in range(len(whole.parts))]
+    return shifted(whole, [torch.cat([t for t in each if t is not None]) if each[0] is not None else None for each in shifts])
+
+
+def shifted(batch: Batch, shifts: Sequence[Tensor | None]) -> Batch:
+    """The batch with a shift "T E", or none, for each of its parts."""
+    return replace(batch, parts=tuple(replace(p, shift=s) for p, s in zip(batch.parts, shifts, strict=True)))
 
 
 def cut(batch: Batch, pieces: int) -> list[Batch]:

@@ -1,13 +1,10 @@
 """A component: a class whose fields are its settings. YAML, command line, help, docs and checks all come from it."""
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from trainformer.core.errors import UserError, nearest
-
-Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(lambda v: ("off", "on")[v] if isinstance(v, bool) else v)]
-"""YAML reads a bare on or off as true or false."""
 
 
 class Component(BaseModel):

@@ -8,9 +8,12 @@ import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
 from trainformer.core import registry
-from trainformer.core.component import Component, Switch, explain
+from trainformer.core.component import Component, explain
 from trainformer.core.errors import UserError, nearest
+from trainformer.core.memory_settings import MemorySettings
+from trainformer.core.rates import RateSettings
 from trainformer.core.roles import Backbone, Callback, Method, Task
+from trainformer.core.speed_settings import SpeedSettings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 METHODS: dict[str, dict[str, Any]] = {"llrd": {}, "ema": {"decay": 0.99}}
@@ -45,7 +48,7 @@ class DataSettings(Component):
     """Folder of the token cache; none: the user's cache folder."""
 
 
-class TrainSettings(Component):
+class TrainSettings(MemorySettings, SpeedSettings, RateSettings):
     """The loop: how long, how fast, in which numbers."""
 
     epochs: float | None = Field(None, gt=0, le=1000)
@@ -58,8 +61,6 @@ class TrainSettings(Component):
     """Rows of an optimiser step, whatever the memory: they are cut into micro-batches."""
     micro_tokens: int = Field(8192, ge=1)
     """Most tokens that go through the model at once; a single longer example goes alone."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), Adam (Kingma and Ba 2015, arXiv:1412.6980) or SGD."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -68,16 +69,12 @@ class TrainSettings(Component):
     """Added to the root of the second average of Adam and AdamW."""
     weight_decay: float = Field(0.01, ge=0, le=10)
     """Decay of matrices (not of biases, norms and embeddings): decoupled for AdamW, L2 for Adam and SGD."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Shape of the rate after warm-up; linear and cosine end at 0."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the rate rises from 0, 0..1."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest norm of the gradient of a step; 0: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers in the matrix products; auto: bfloat16 where it was measured to be faster on this machine."""
-    native: Switch = "auto"
-    """Kernels in C, compiled once on this machine, for bfloat16 on a CPU; auto: where a C compiler is there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: a GPU if there is one."""
     evals_per_epoch: int = Field(1, ge=1, le=100)
@@ -194,8 +191,11 @@ def _known(values: dict[str, Any]) -> dict[str, list[str]]:
     known = {"": SECTIONS}
     for section, kind in (("data", DataSettings), ("train", TrainSettings), ("decision", DecisionSettings)):
         known[section] = list(kind.model_fields)
-    one: Any = ("task", Task, "name", "text_classification"), ("model", Backbone, "kind", "pretrained")
-    for section, role, key, default in one:
+    roles: list[tuple[str, Any, str, str]] = [
+        ("task", Task, "name", "text_classification"),
+        ("model", Backbone, "kind", "pretrained"),
+    ]
+    for section, role, key, default in roles:
         given = values.get(section, {})
         name = given.get(key, default) if isinstance(given, dict) else str(given)
         if name in registry.names(role):
@@ -230,9 +230,8 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     for word in assignments:
         path, equals, text = word.partition("=")
         if not equals or "." not in path:
-            raise UserError(
-                f"'{word}' is not of the form section.key=value.", where="--set", fix=f"Sections: {', '.join(SECTIONS)}."
-            )
+            what = f"'{word}' is not of the form section.key=value."
+            raise UserError(what, where="--set", fix=f"Sections: {', '.join(SECTIONS)}.")
         keys = path.split(".")
         if keys[0] == "method":
             merged.setdefault("method", {name: dict(given) for name, given in METHODS.items()})

@@ -57,6 +57,28 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def write_lines(path: Path, values: Iterable[Any]) -> int:
+    """Writes JSON lines one by one, in constant memory, to a file that appears when it is whole; how many there are."""
+    beside, count = path.with_name(f".{path.name}.part"), 0
+    try:
+        with beside.open("w", encoding="utf-8") as f:
+            for value in values:
+                f.write(json.dumps(value, ensure_ascii=False) + "\n")
+                count += 1
+        beside.rename(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return count
+
+
+def refuse_existing(out: Path) -> None:
+    """Nothing is written over."""
+    if out.exists():
+        raise UserError("it exists; nothing is written over.", where=f"--out {out}", fix="Choose another name.")
+
+
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Lets `fill` write into a folder beside, adds a manifest of hashes, and renames it to `path`.
 

@@ -4,7 +4,7 @@ Every default of a method is the identity, so a new one overrides only what it c
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from trainformer.core.batch import Batch, Encoded, Example
 from trainformer.core.component import Component
+from trainformer.core.errors import UserError
+from trainformer.core.reports import EvalReport as EvalReport
+from trainformer.core.reports import StepReport as StepReport
+from trainformer.core.shift import shifting
 
 Answer = dict[str, Any]
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -64,6 +68,10 @@ class Body(nn.Module):
         """Embeddings first, then the layers from the bottom up: what layer-wise rates and freezing speak of."""
         raise NotImplementedError("a backbone's body knows its layers")
 
+    def attentions(self) -> list[nn.Module]:
+        """Self-attention of each layer that also reads the keys and values that its `prefix()` gives; none where it cannot."""
+        return []
+
 
 class Model(nn.Module):
     """A body and a task's head: what is trained and shipped."""
@@ -73,7 +81,8 @@ class Model(nn.Module):
         self.body, self.head = body, head
 
     def forward(self, batch: Batch) -> Tensor:
-        output: Tensor = self.head(self.body(batch), batch)
+        with shifting(self.body, batch):
+            output: Tensor = self.head(self.body(batch), batch)
         return output
 
 
@@ -97,6 +106,10 @@ class Task(Component):
     higher_is_better: ClassVar[bool] = False
     pair: ClassVar[bool] = False
     """Whether it reads two texts."""
+    unlabelled: ClassVar[bool] = False
+    """Whether rows have no label, the texts being all there is to learn from; nothing cheap is a baseline of that."""
+    embeds: ClassVar[bool] = False
+    """Whether its outputs are the pooled states of each sequence, of length 1, and the head has no layer of its own."""
 
     @abstractmethod
     def parse(self, texts: tuple[str, ...], label: Any, row: int, weight: float) -> Example:
@@ -172,8 +185,15 @@ class Backbone(Component):
         """Whether the transformers library gives equal logits with what `save` writes."""
 
     @abstractmethod
-    def open(self, folder: Path, task: Task, stays: Sequence["Method"] = ()) -> Model:
-        """The model of a bundle; methods that stay extend it before the weights are loaded."""
+    def open(self, folder: Path, task: Task, stays: Sequence["Method"] = (), weights: dict[str, Tensor] | None = None) -> Model:
+        """The model of a bundle; methods that stay extend it before the weights are loaded.
+
+        `weights`, by our names, stand in for those of the folder: a base with an adapter, which is not folded yet.
+        """
+
+
+def _no_column(name: str) -> list[Any]:
+    raise UserError(f"there are no rows to read the column '{name}' from.")
 
 
 @dataclass(frozen=True)
@@ -184,6 +204,18 @@ class Facts:
     steps: int
     seed: int
     steps_an_epoch: int = 1
+    folder: Path | None = None
+    """The run's folder, where there is one."""
+    batches: Callable[[], Iterable[Batch]] | None = None
+    """All training rows once, longest first, numbered as in the steps; None where a task varies its rows."""
+    rows: int = 0
+    """Training rows; `batch.rows` counts from 0 among them."""
+    column: Callable[[str], list[Any]] = _no_column
+    """The values of a column of the training rows, in their order. Raises UserError if there is none of that name."""
+    lengths: Callable[[], Tensor] = lambda: torch.empty(0)
+    """Tokens of each training row, "N"."""
+    tokenizer: str = ""
+    """What tells one tokenizer from another."""
 
 
 @dataclass
@@ -201,12 +233,28 @@ class Method(Component):
     """Structure that ships (adapter, prefix): the bundle calls `extend` before it loads the weights."""
     clashes: ClassVar[dict[str, str]] = {}
     """Methods that cannot stand beside this one, with the reason."""
+    shards: ClassVar[bool] = False
+    """Whether it does right by weights of which each process holds a part (train.shard)."""
+    moves_start: ClassVar[bool] = False
+    """Whether the untrained model gives other outputs with it than without (prefix, prompt)."""
+
+    def takes(self) -> int:
+        """How many tokens of each sequence it takes for itself; a text has so many fewer."""
+        return 0
 
     def extend(self, model: Model) -> None:
         """Adds to or changes the model before training."""
 
     def prepare(self, model: Model, facts: Facts) -> None:
         """Called when the model is whole and the run is known, and again if a probe has given its head a start."""
+
+    def couples(self) -> bool:
+        """Whether its loss joins the rows of the whole step: then the loss gets all of them as one batch."""
+        return False
+
+    def pick(self, rows: list[int], step: int) -> list[int]:
+        """The training rows that a step reads instead of those planned; a pure function of its arguments."""
+        return rows
 
     def groups(self, model: Model, rules: dict[str, Rule]) -> None:
         """Changes how parameters are treated, by name."""
@@ -225,6 +273,12 @@ class Method(Component):
     def swap(self, model: Model) -> None:
         """Exchanges the weights in training with those to evaluate and ship; its own inverse."""
 
+    def scored(self, model: Model, score: float) -> None:
+        """Called at each evaluation, the weights those that would ship; of two scores the larger is the better."""
+
+    def finish(self, model: Model, score: Callable[[], float]) -> None:
+        """Called once at the end, the best weights in the model; it may change them, and have them scored on validation."""
+
     def fold(self, model: Model) -> None:
         """Bakes in what can be baked, before shipping."""
 
@@ -235,32 +289,9 @@ class Method(Component):
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave."""
 
-
-@dataclass(frozen=True)
-class StepReport:
-    """What callbacks see after each step."""
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float
-    lr: float
-    tokens: int
-    padded_tokens: int
-    seconds: float
-    grad_norm: float
-
-
-@dataclass(frozen=True)
-class EvalReport:
-    """What callbacks see after each evaluation."""
-
-    step: int
-    epoch: float
-    scores: dict[str, float]
-    best: bool
-    key: str
-    higher_is_better: bool
+    def told(self) -> dict[str, Any]:
+        """What the log and the report tell of it, as plain JSON values; asked at each evaluation."""
+        return {}
 
 
 class Callback(Component):

@@ -1,6 +1,5 @@
 """Which rows make up which step: a pure function of (seed, step, rank), so that to resume is to ask for a later step."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, pack
+from trainformer.core.seeds import seed_of
 from trainformer.data.cache import TokenCache
 
 
@@ -35,11 +35,6 @@ class Rows:
         return self.cache.lengths[self.index]
 
 
-def seed_of(*parts: int | str) -> int:
-    """One number for a place in the run (seed, step, ...): equal places, equal randomness."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest())
-
-
 @dataclass
 class Plan:
     """`plan[step]`: the micro-batches of a step on this rank. Every epoch reads every row once, in a new order."""
@@ -53,6 +48,8 @@ class Plan:
     rank: int = 0
     world: int = 1
     vary: Callable[[Encoded, torch.Generator], Encoded] | None = None
+    pick: Callable[[list[int], int], list[int]] | None = None
+    """Which rows a step reads instead of those drawn for it: a pure function of the rows and the step."""
     _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0)), repr=False)
 
     @property
@@ -65,7 +62,8 @@ class Plan:
     def __getitem__(self, step: int) -> list[Batch]:
         epoch, place = divmod(step, self.steps_an_epoch)
         chosen = self._epoch(epoch)[place * self.step_rows : (place + 1) * self.step_rows].tolist()
-        items = sorted((self.rows[i] for i in chosen), key=lambda e: (-e.tokens, e.row))[self.rank :: self.world]
+        chosen = chosen if self.pick is None else self.pick(chosen, step)
+        items = share(sorted((self.rows[i] for i in chosen), key=lambda e: (-e.tokens, e.row)), self.rank, self.world)
         if self.vary is not None:
             items = [self.vary(e, torch.Generator().manual_seed(seed_of(self.seed, epoch, e.row))) for e in items]
         return [pack(group) for group in grouped(items, self.micro_tokens, self.padded)]
@@ -75,6 +73,22 @@ class Plan:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "epoch", epoch))
             self._order = (epoch, torch.randperm(len(self.rows), generator=generator))
         return self._order[1]
+
+
+def share(items: list[Encoded], rank: int, world: int) -> list[Encoded]:
+    """What a rank gets of a step's examples, longest first: each goes to the rank with the fewest tokens so far.
+
+    The fullest rank has at most 4/3 of what the best split would give it (Graham 1969, doi:10.1137/0117039).
+    """
+    if world == 1:
+        return items
+    used, found = [0] * world, []
+    for item in items:
+        least = used.index(min(used))
+        used[least] += item.tokens
+        if least == rank:
+            found.append(item)
+    return found
 
 
 def grouped(items: list[Encoded], micro_tokens: int, padded: bool = False) -> Iterator[list[Encoded]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import Config
-from trainformer.core.errors import UserError
+from trainformer.core.errors import UserError, nearest
 from trainformer.core.files import digest
 from trainformer.core.roles import Task
 from trainformer.data.cache import TokenCache, cache_root, cached
@@ -42,6 +42,17 @@ class Slice:
         assert self.cache is not None, "a slice is encoded before it is read"
         return Rows(self.cache, self.chosen)
 
+    def column(self, name: str) -> list[Any]:
+        """The values of a column in this part's rows, in order. Raises UserError if the source or a row has none of that name."""
+        if name not in self.source.columns:
+            raise UserError(f"no column '{name}'.", where=self.source.name, fix=nearest(name, self.source.columns))
+        wanted, values = set(self.chosen.tolist()), []
+        for row in (row for number, row in enumerate(self.source) if number in wanted):
+            if row.values.get(name) is None:
+                raise UserError(f"this row has no '{name}'.", where=row.where, fix="Give the row a value or remove it.")
+            values.append(row.values[name])
+        return values
+
     def examples(self, task: Task, labelled: bool = True, most: int | None = None) -> Iterator[Example]:
         """The rows as the task understands them, read again from the file, in order."""
         wanted = iter(self.chosen[:most].tolist())
@@ -60,6 +71,8 @@ class Prepared:
 
     slices: dict[str, Slice]
     said: list[str] = field(default_factory=list)
+    tokenizer: str = ""
+    """What tells the tokenizer of `encode` from another."""
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -84,9 +97,9 @@ def read(config: Config, frames: dict[str, Any], labelled: bool = True) -> Prepa
             continue
         source = open_source(what, name)
         asked = settings if columns is None else settings.model_copy(update=vars(columns))
-        columns, words = choose(source, asked, task.pair, True)
+        columns, words = choose(source, asked, task.pair, not task.unlabelled)
         said += [w for w in words if w not in said]
-        found = survey(source, columns, task)
+        found = survey(source, columns, task, not task.unlabelled)
         slices[name] = Slice(name, source, columns, found, torch.arange(found.rows))
     if labelled:
         _refuse_bad_rows(slices.values())
@@ -131,6 +144,7 @@ def learn(prepared: Prepared, task: Task) -> None:
 
 def encode(prepared: Prepared, config: Config, tokens: HubTokens, limit: int, labelled: bool = True) -> None:
     """Tokenises every file once; the same file, tokenizer and settings find it done."""
+    prepared.tokenizer = tokens.fingerprint
     root = Path(config.data.cache) if config.data.cache else cache_root()
     done: dict[str, TokenCache] = {}
     for part in prepared.slices.values():
@@ -166,3 +180,11 @@ def _encoded(part: Slice, task: Task, tokens: HubTokens, limit: int, labelled: b
 def _blank(part: Slice, task: Task, number: int) -> Example:
     texts = ("", "") if part.columns.text_b else ("",)
     return task.parse(texts, ..., number, 0.0)
+
+
+def weight_scale(rows: Rows) -> float:
+    """What makes the mean weight of the rows 1. Raises UserError if no row counts."""
+    mean = float(rows.cache.weights[rows.index].mean())
+    if mean <= 0:
+        raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
+    return 1.0 / mean

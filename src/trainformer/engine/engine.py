@@ -13,23 +13,29 @@ All randomness follows from (seed, step, micro-batch), so a run that goes on fro
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainformer.bundle.outputs import batches_of_rows, in_order, outputs
+from trainformer.bundle.adapters import Adapter, taken
+from trainformer.bundle.outputs import batches_of_rows, in_order
 from trainformer.core.batch import Batch
 from trainformer.core.config import TrainSettings
 from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
-from trainformer.data.plan import Plan, Rows, seed_of
+from trainformer.core.seeds import seed_of
+from trainformer.data.plan import Plan, Rows
 from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
 from trainformer.engine.memory import keep_memory
+from trainformer.engine.native import use_kernels
+from trainformer.engine.optimizers.schedule_free import ScheduleFree
 from trainformer.engine.pieces import Log, wrapped
-from trainformer.engine.precision import device_of, half, kernels
+from trainformer.engine.precision import device_of, half
+from trainformer.engine.ranks import Ranks
+from trainformer.engine.recompute import recompute
 from trainformer.nn.dropout import quicken
-from trainformer.nn.native import speed_up
 
 
 @dataclass
@@ -47,6 +53,10 @@ class Job:
     config: dict[str, Any] = field(default_factory=dict)
     score_start: bool = False
     """Score the model before the first step: it may already be the best (a head from a linear probe)."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the work."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What methods may know besides: `column` and `tokenizer` of `Facts`."""
 
 
 @dataclass
@@ -65,26 +75,36 @@ class Engine:
 
     def __init__(self, job: Job):
         self.job, self.settings = job, job.settings
-        self.model, self.task, self.plan = job.model, job.task, job.plan
+        self.model, self.task, self.plan, self.ranks = job.model, job.task, job.plan, job.ranks
         self.device = device_of(job.settings.device)
         keep_memory()
         quicken(self.model)
-        self.half = half(job.settings.precision, self.device)
-        self.native, self.said = kernels(job.settings.native, self.device, self.half)
+        self.half = bool(self.ranks.same(half(job.settings.precision, self.device)))
         self.progress = Progress()
+        self.adapter: Adapter | None = None
         self.checkpoints = job.folder / "checkpoints"
         self.model.to(self.device)
-        if self.native:
-            speed_up(self.model.body)
-        methods = list(job.methods.values())
+        self.native, self.said = use_kernels(self)
+        if job.settings.recompute:
+            recompute(self.model.body)
+        self.arm()
+
+    def arm(self) -> None:
+        """Methods, optimiser and gradient for the weights as they stand."""
+        methods = list(self.job.methods.values())
         self.prepare()
         self.optimizer = optim.build(self.model, methods, self.settings, self.native)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed)
+        self.plan.pick = lambda rows, step: reduce(lambda chosen, method: method.pick(chosen, step), methods, rows)
+        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed, self.ranks)
 
     def prepare(self) -> None:
         """Shows the methods the model as it stands: once more if a probe has given its head a start."""
-        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch)
+        rows = self.plan.rows
+        same = type(self.task).vary is Task.vary
+        batches = partial(batches_of_rows, self.model, rows, self.settings.micro_tokens) if same else None
+        facts = Facts(self.task, len(self.plan), self.settings.seed, self.plan.steps_an_epoch, self.job.folder, batches,
+                      len(rows), lengths=lambda: rows.lengths, **self.job.facts)  # fmt: skip
         for method in self.job.methods.values():
             method.prepare(self.model, facts)
 
@@ -93,22 +113,24 @@ class Engine:
 
         Raises Interrupted on a signal, after a checkpoint, and UserError on a loss that is no number.
         """
-        log = Log(self.job.folder / "log.jsonl", self.progress.step)
+        self.ranks.begin(self)
+        log = Log(self.ranks.path(self.job.folder / "log.jsonl"), self.progress.step)
         start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
         try:
-            with signals(self.job.folder) as stop:
+            with signals(self.job.folder) as note, self.ranks.guard(self, note) as stop:
                 for callback in self.job.callbacks.values():
                     callback.on_start({**start, "model": type(self.model.body).__name__})
                 if self._unscored():
                     self._score(log, stop)
-                    self._save()
+                    self.save()
                 while self.progress.step < len(self.plan) and not self.progress.stopped:
                     self._step(log)
+                    self.ranks.agree()
                     if self._due():
                         self._score(log, stop)
-                        self._save()
+                        self.save()
                     elif stop.number:
-                        self._save()
+                        self.save()
                     stop.check(self.progress.step)
         finally:
             for callback in self.job.callbacks.values():
@@ -120,8 +142,12 @@ class Engine:
         step, began = self.progress.step, time.perf_counter()
         self.model.train()
         batches = self.plan[step]
+        tokens = sum(b.tokens for b in batches)
+        shape = [(len(p.lengths), p.longest) for b in batches for p in b.parts]
+        padded = sum(n * longest for n, longest in shape) - tokens if self.plan.padded else 0
+        tokens, padded = self.ranks.add(tokens, padded)
         loss = self.gradient(batches)
-        norm = optim.clip(self.optimizer, self.trained, self.settings.clip_norm)
+        norm = self.ranks.clip(self.trained, self.settings.clip_norm, self.optimizer)
         require_finite(loss, norm, batches, step)
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)
@@ -130,9 +156,6 @@ class Engine:
         for method in self.job.methods.values():
             method.after_step(self.model, step)
         self.progress.step = step + 1
-        tokens = sum(b.tokens for b in batches)
-        shape = [(len(p.lengths), p.longest) for b in batches for p in b.parts]
-        padded = sum(n * longest for n, longest in shape) - tokens if self.plan.padded else 0
         report = StepReport(step + 1, len(self.plan), self._epoch, float(loss), lr, tokens, padded,
                             time.perf_counter() - began, float(norm))  # fmt: skip
         log.write(step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds)
@@ -145,22 +168,27 @@ class Engine:
         try:
             metric = self.evaluate(self.job.validation, stop=stop)
         except Interrupted:
-            self._swap()
-            self._save()
+            self._swap(back=True)
+            self.save()
             raise
         scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
         before = self.progress.best.get(key)
         best = before is None or (scores[key] > before if up else scores[key] < before)
         if best:
             self.progress.best_step, self.progress.best = self.progress.step, scores
-            checkpoint.save_best(self.checkpoints, self.progress.step, self.model.state_dict())
-        self._swap()
+            weights = self.ranks.whole(self.model.state_dict())
+            if self.ranks.first:
+                checkpoint.save_best(self.checkpoints, self.progress.step, weights)
+        for method in self.job.methods.values():
+            method.scored(self.model, scores[key] if up else -scores[key])
+        self._swap(back=True)
         line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
         self.progress.history.append(line)
-        log.write(**line)
+        told = {name: words for name, method in self.job.methods.items() if (words := method.told())}
+        log.write(**line, **({"methods": told} if told else {}))
         report = EvalReport(self.progress.step, self._epoch, scores, best, key, up)
         asked = [callback.on_eval(report) for callback in self.job.callbacks.values()]
-        self.progress.stopped = any(asked)
+        self.progress.stopped = bool(self.ranks.same(any(asked)))
 
     def evaluate(self, rows: Rows, decision: Decision | None = None, stop: Stop | None = None) -> Metric:
         """The task's scores on rows, in float32, batch by batch in constant memory."""
@@ -178,10 +206,19 @@ class Engine:
     def ship(self) -> Model:
         """The model with its best weights, methods folded in, ready for the bundle."""
         assert self.progress.best_step is not None, "a run is scored at least once"
+        self.model, self.ranks = self.ranks.model(self.model), Ranks()
         self.model.load_state_dict(checkpoint.load_best(self.checkpoints, self.progress.best_step))
+        self.adapter = taken(self.model)
+        for method in self.job.methods.values():
+            method.finish(self.model, self._goodness)
         for method in self.job.methods.values():
             method.fold(self.model)
         return self.model.eval()
+
+    def _goodness(self) -> float:
+        """The score on validation of the weights in the model; of two the larger is the better."""
+        score = self.evaluate(self.job.validation).value()[self.task.best]
+        return score if self.task.higher_is_better else -score
 
     def resume(self) -> list[str]:
         """Goes back to the newest whole checkpoint; what to say of it. Without one the run starts anew."""
@@ -189,6 +226,11 @@ class Engine:
         if found is None:
             return ["no checkpoint yet: starting from the beginning"]
         state, said = found
+        self.take(state)
+        return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
+
+    def take(self, state: checkpoint.State) -> None:
+        """Goes to where the run stood when `state` gave this."""
         self.model.load_state_dict(state.part("model."))
         checkpoint.restore_optimizer(self.optimizer, state.part("optimizer."))
         for name, method in self.job.methods.items():
@@ -196,22 +238,32 @@ class Engine:
         for name, callback in self.job.callbacks.items():
             callback.restore(state.plain["callbacks"].get(name, {}))
         self.progress = Progress(**{k: state.plain[k] for k in Progress.__dataclass_fields__})
-        return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
 
     def _outputs(self, rows: Rows) -> Iterator[tuple[torch.Tensor, Batch]]:
-        return outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
+        return self.ranks.outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
 
-    def _save(self) -> None:
-        state = checkpoint.State(
+    def state(self) -> checkpoint.State:
+        """Everything that `take` needs to go on from here with the same bits."""
+        tensors = (
             {f"model.{k}": v for k, v in self.model.state_dict().items()}
             | {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
-            | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()},
-            vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}},
+            | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()}
         )
-        checkpoint.save(self.checkpoints, self.progress.step, state)
+        plain = vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}}
+        return checkpoint.State(self.ranks.whole(tensors), plain)
 
-    def _swap(self) -> None:
-        for method in self.job.methods.values():
+    def save(self) -> None:
+        """A checkpoint of this step, of the first process alone."""
+        state = self.state()
+        if self.ranks.first:
+            checkpoint.save(self.checkpoints, self.progress.step, state)
+
+    def _swap(self, back: bool = False) -> None:
+        """The weights to ship for those in training, and back again in the other order."""
+        if isinstance(self.optimizer, ScheduleFree):
+            self.optimizer.swap()
+        methods = list(self.job.methods.values())
+        for method in reversed(methods) if back else methods:
             method.swap(self.model)
 
     def _due(self) -> bool:
@@ -230,7 +282,7 @@ class Engine:
         return self.progress.step / self.plan.steps_an_epoch
 
     def _seed(self) -> int:
-        return seed_of(self.settings.seed, self.progress.step)
+        return seed_of(self.settings.seed, self.progress.step) + self.ranks.rank
 
     def numbers(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

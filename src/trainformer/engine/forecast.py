@@ -8,11 +8,15 @@ from typing import Any
 import torch
 
 from trainformer.core.batch import Batch, Encoded, pack
+from trainformer.engine import optim
 from trainformer.engine.engine import Engine
+
+FORWARD = 3
+"""A backward pass costs about twice a forward pass, and scoring has none."""
 
 
 def forecast(engine: Engine) -> dict[str, Any]:
-    """Seconds, real tokens a second, and peak memory of training in MiB.
+    """Seconds in all and until the first score, real tokens a second, and peak memory of training in MiB.
 
     Memory is the most that this process has held once its longest micro-batch went through, and what the optimiser adds.
     """
@@ -22,12 +26,14 @@ def forecast(engine: Engine) -> dict[str, Any]:
     seconds = min(_timed(engine, batches) for _ in range(2))
     speed = sum(b.tokens for b in batches) / seconds
     tokens = int(plan.rows.lengths.sum()) * plan.epochs
-    slots = {"adamw": 2, "adam": 2, "sgd": 1}[settings.optimizer]
+    slots = optim.KNOWN[settings.optimizer].slots
+    scored = int(engine.job.validation.lengths.sum()) / FORWARD
     averages = 4 * slots * sum(p.numel() for p in engine.trained)
     return {
         "training_tokens": int(tokens),
         "tokens_per_s": round(speed, 1),
         "training_seconds": round(tokens / speed, 1),
+        "first_score_seconds": round((tokens / max(1.0, plan.epochs * settings.evals_per_epoch) + scored) / speed, 1),
         "peak_memory_mib": round((_resident() + averages) / 2**20, 1),
     }
 

@@ -5,9 +5,6 @@ from functools import cache
 
 import torch
 
-from trainformer.core.errors import UserError
-from trainformer.nn.native.library import NoLibrary, load
-
 
 def device_of(wanted: str) -> torch.device:
     """`auto` is a GPU if there is one."""
@@ -21,23 +18,6 @@ def half(wanted: str, device: torch.device) -> bool:
     if wanted == "auto":
         return torch.cuda.is_bf16_supported() if device.type == "cuda" else gain() > 1.2
     return wanted == "bfloat16"
-
-
-def kernels(wanted: str, device: torch.device, half: bool) -> tuple[bool, list[str]]:
-    """Whether to use the kernels in C, and what to say of it. Raises UserError where they are asked for and cannot be."""
-    fits = device.type == "cpu" and half
-    if wanted == "off" or (wanted == "auto" and not fits):
-        return False, []
-    if not fits:
-        what = f"the kernels are for bfloat16 on a CPU; this run is in {'bfloat16' if half else 'float32'} on {device.type}."
-        raise UserError(what, where="train.native", fix="Set it to auto, or train.precision=bfloat16 and train.device=cpu.")
-    try:
-        load()
-    except NoLibrary as error:
-        if wanted == "on":
-            raise UserError(f"no kernels: {error}.", where="train.native", fix="Install gcc, or set it to auto.") from error
-        return False, [f"kernels: none, {error}; plain PyTorch instead"]
-    return True, ["kernels: compiled here for bfloat16 (--set train.native=off: plain PyTorch)"]
 
 
 @cache

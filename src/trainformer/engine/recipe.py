@@ -1,17 +1,42 @@
 """The default recipe: what the user left open, settled from the size of the data and of the model."""
 
 import math
+from collections.abc import Iterable
 
 from trainformer.core.config import TrainSettings
+from trainformer.core.errors import UserError
+from trainformer.core.roles import Method, Model
+from trainformer.engine.optim import KNOWN
 
+USUAL_TOKENS, LEAST_TOKENS = 512, 8
 STEPS = 1000
 """About so many steps are enough for a pretrained encoder to settle on small data."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 10
 BASE_WIDTH, BASE_RATE = 768, 5e-5
 """BERT-base learns well at 5e-5 (Devlin et al. 2019, arXiv:1810.04805); a narrower model bears more, a wider one less."""
-SGD_FACTOR = 200.0
 FEW_SHARE, FEW_FACTOR = 0.2, 5.0
 """Where less than this share of the weights is trained (LoRA: Hu et al. 2021, arXiv:2106.09685), the rate is higher."""
+
+
+def longest(asked: int | None, most: int, methods: Iterable[Method]) -> int:
+    """Tokens of the longest text, special ones included: what is asked for, else 512, or what the model and methods leave.
+
+    Raises UserError for more than the model reads, and for methods that leave a text next to nothing.
+    """
+    left = most - sum(method.takes() for method in methods)
+    if left < LEAST_TOKENS:
+        raise UserError(f"only {left} of the model's tokens are left for a text.", where="method", fix="Shorten the prompt.")
+    if asked is not None and asked > left:
+        raise UserError(f"data.max_tokens {asked} is more than the model reads.", where="data", fix=f"At most {left}.")
+    return asked or min(USUAL_TOKENS, left)
+
+
+def trained(model: Model) -> tuple[float, list[str]]:
+    """The share of the parameters that is trained, 0..1, and what to say about it where that is not all."""
+    every = sum(p.numel() for p in model.parameters())
+    some = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    words = f"trained: {some:,} of {every:,} parameters ({some / every:.2%}); the others stay as they are"
+    return some / every, [words] if some < every else []
 
 
 def settle(settings: TrainSettings, rows: int, width: int, trained_share: float = 1.0) -> tuple[TrainSettings, list[str]]:
@@ -22,7 +47,7 @@ def settle(settings: TrainSettings, rows: int, width: int, trained_share: float 
         found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
     if settings.lr is None:
-        factor = SGD_FACTOR if settings.optimizer == "sgd" else 1.0
+        factor = KNOWN[settings.optimizer].factor
         factor *= FEW_FACTOR if trained_share < FEW_SHARE else 1.0
         found["lr"] = BASE_RATE * BASE_WIDTH / width * factor
         few = f", of which {trained_share:.1%} is trained" if trained_share < FEW_SHARE else ""

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainformer.core.batch import Batch
 from trainformer.core.roles import Grad, Method, Model
-
-Kept = list[tuple[nn.Parameter, Tensor]]
+from trainformer.nn.gradients import add, take
 
 
 class Fgm(Method):
@@ -31,12 +30,12 @@ class Fgm(Method):
         table = model.body.embed().weight
 
         def both(batches: list[Batch]) -> Tensor:
-            kept, trained = _take(model), table.requires_grad
+            kept, trained = take(model), table.requires_grad
             try:
                 table.requires_grad_(True)
                 loss = grad(batches)
                 direction = table.grad if trained else _claim(table)
-                kept += _take(model)
+                kept += take(model)
                 with _moved(table, direction, self.epsilon):
                     grad(batches)
                 return loss
@@ -44,28 +43,15 @@ class Fgm(Method):
                 table.requires_grad_(trained)
                 if not trained:
                     table.grad = None
-                _add(kept)
+                add(kept)
 
         return both
-
-
-def _take(model: nn.Module) -> Kept:
-    """Sets gradients aside: one that stayed would be summed over the ranks again."""
-    kept = [(p, p.grad) for p in model.parameters() if p.grad is not None]
-    for parameter, _ in kept:
-        parameter.grad = None
-    return kept
 
 
 def _claim(table: Tensor) -> Tensor | None:
     """The gradient of a frozen table, which must not reach the optimiser."""
     found, table.grad = table.grad, None
     return found
-
-
-def _add(kept: Kept) -> None:
-    for parameter, gradient in kept:
-        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 @contextmanager

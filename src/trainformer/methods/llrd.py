@@ -1,5 +1,7 @@
 """Layer-wise rate decay: lower layers learn more slowly (Howard and Ruder 2018, arXiv:1801.06146)."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from trainformer.core.roles import Method, Model, Rule
@@ -12,6 +14,8 @@ class Llrd(Method):
     `decay ** layers` of it. Cost: none. Goes well with: every method; what `lora` adds to a layer learns at its rate.
     See: Howard and Ruder 2018, arXiv:1801.06146, and BEiT (Bao et al. 2022, arXiv:2106.08254).
     """
+
+    shards: ClassVar[bool] = True
 
     decay: float = Field(0.9, gt=0, le=1)
     """Rate of a block as a share of the rate of the block above it, 0..1; 1: all learn at one rate."""

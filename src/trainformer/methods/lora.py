@@ -1,13 +1,16 @@
 """LoRA: train a low-rank change to each matrix instead of the matrix (Hu et al. 2022, arXiv:2106.09685)."""
 
-import re
+from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
-from torch import nn
+from pydantic import Field, PrivateAttr
 
-from trainformer.core.errors import MissingExtra, UserError, nearest
-from trainformer.core.roles import Body, Method, Model
+from trainformer.core.errors import UserError
+from trainformer.core.roles import Method, Model
+from trainformer.models import peft_files
+from trainformer.nn import peft_layers
+
+TWICE = "both change the same matrices, and peft folds one change a matrix"
 
 
 class Lora(Method):
@@ -16,10 +19,12 @@ class Lora(Method):
     Inputs: the linear layers of the body. Gives: `W x + (alpha / rank) * B A x`, A "R D" random, B "D R" zero at first,
     in float32; folded into W to ship, so a bundle is a plain model. Cost: a few percent of the memory for gradients
     and optimiser; it wants about ten times the usual rate. Goes well with: every method.
-    See: Hu et al. 2022, arXiv:2106.09685.
+    See: Hu et al. 2022, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732.
     """
 
     stays: ClassVar[bool] = False
+    shards: ClassVar[bool] = True
+    clashes: ClassVar[dict[str, str]] = {"adalora": TWICE, "ia3": TWICE}
 
     rank: int = Field(8, ge=1)
     """Rank of the change: more can learn more and costs more."""
@@ -29,62 +34,48 @@ class Lora(Method):
     """Dropout on what goes into the change, 0..1."""
     targets: list[str] | None = None
     """Names, or ends of names, of the linear layers to change, as `query`; none: all of them in the layers."""
+    dora: bool = False
+    """Learn the length of each row of a matrix apart from its direction (DoRA); slower, better at low ranks."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA), so that high ranks learn as fast as low ones."""
+
+    start: str | None = None
+    """Folder of a peft adapter to begin from, its rank, strength and targets with it; its head too, if it fits and no probe
+    is fitted (`train.probe=false`)."""
+
+    _head: str = PrivateAttr("")
 
     def extend(self, model: Model) -> None:
-        """Raises UserError for a target that is not there and for a rank that a layer has no room for."""
-        peft = _peft()
-        chosen = self._chosen(model.body)
-        if not chosen:
-            raise UserError("there is no linear layer to change.", where="lora.targets", fix="Leave targets out to take all.")
-        for name, layer in chosen.items():
-            room = min(layer.in_features, layer.out_features)
-            if self.rank > room:
-                what = f"rank {self.rank} is more than the layer '{name}' has: {room}."
-                raise UserError(what, where="lora.rank", fix=f"Set it to {room} or less.")
-        config = peft.LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            target_modules="|".join(re.escape(name) for name in chosen),
-        )
-        peft.inject_adapter_in_model(config, model.body)
-        for parameter in model.body.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        """Raises UserError for a target that is not there, a rank that a layer has no room for, another base's adapter."""
+        if self.start is not None:
+            self._follow(Path(self.start), model)
+        chosen = peft_layers.targets_of(model.body, self.targets, "lora.targets")
+        peft_layers.require_room(model.body, chosen, self.rank, "lora.rank")
+        scale = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
+        peft_layers.inject(model.body, "LoraConfig", chosen, use_dora=self.dora, use_rslora=self.rslora, **scale)
 
-    def _chosen(self, body: Body) -> dict[str, nn.Linear]:
-        """The layers to change, by their name in the body."""
-        linear = {n: m for n, m in body.named_modules() if isinstance(m, nn.Linear)}
-        if self.targets is None:
-            inside = {id(m) for block in body.blocks()[1:] for m in block.modules()}
-            return {n: m for n, m in linear.items() if id(m) in inside}
-        for target in self.targets:
-            if not any(_fits(name, target) for name in linear):
-                ends = sorted({name.rpartition(".")[2] for name in linear})
-                fix = f"{nearest(target, ends)} The model has: {', '.join(ends)}.".strip()
-                raise UserError(f"no linear layer '{target}' to change.", where="lora.targets", fix=fix)
-        return {n: m for n, m in linear.items() if any(_fits(n, t) for t in self.targets)}
+        if self.start is not None:
+            self._head = peft_files.start(model, Path(self.start), "lora.start")
+
+    def _follow(self, folder: Path, model: Model) -> None:
+        """Takes the settings of a peft folder for its own."""
+        given = peft_files.settings_of(folder, "lora.start")
+        odd = [k for k in ("rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias") if given.get(k)]
+        if given.get("peft_type") != "LORA" or odd or given.get("bias", "none") != "none":
+            what = f"an adapter of kind {given.get('peft_type')}{' with ' + ', '.join(odd) if odd else ''} is not read."
+            raise UserError(what, where="lora.start", fix="Take a plain LoRA adapter.")
+        self.rank, self.alpha = int(given["r"]), float(given["lora_alpha"])
+        self.dora, self.rslora = bool(given.get("use_dora")), bool(given.get("use_rslora"))
+        self.targets = peft_files.targets_in(folder, model) or self.targets
+
+    def settings(self) -> dict[str, Any]:
+        """A bundle has the adapter itself, and needs no folder to start from."""
+        return super().settings() | {"start": None}
+
+    def told(self) -> dict[str, Any]:
+        """Whether the head of the adapter that it started from was taken."""
+        return {"start_head": self._head} if self._head else {}
 
     def fold(self, model: Model) -> None:
         """Adds each change to its matrix and takes the wrapping off: names are those of the plain model again."""
-        layer_type: Any = _peft().tuners.lora.LoraLayer
-        for name, layer in list(model.body.named_modules()):
-            if isinstance(layer, layer_type):
-                layer.merge(safe_merge=True)
-                model.body.set_submodule(name, layer.base_layer)
-        if hasattr(model.body, "peft_config"):
-            del model.body.peft_config
-
-
-def _fits(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ModuleNotFoundError as error:
-        if error.name != "peft":
-            raise
-        raise MissingExtra("peft", "peft") from error
-    return peft
+        peft_layers.fold(model.body)

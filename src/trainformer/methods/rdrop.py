@@ -1,6 +1,6 @@
 """R-Drop: two passes with different dropout must agree (Liang et al. 2021, arXiv:2106.14448)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -17,6 +17,8 @@ class Rdrop(Method):
     passes a step. Goes well with: every method; it needs dropout, without which the divergence is 0.
     See: Liang et al. 2021, arXiv:2106.14448; it adds the two losses, here their mean keeps the scale of one.
     """
+
+    shards: ClassVar[bool] = True
 
     alpha: float = Field(1.0, ge=0, le=100)
     """Weight of the divergence, 0 or more; the paper uses 1 to 5 for classification."""

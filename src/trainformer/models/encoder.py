@@ -65,6 +65,11 @@ class Encoder(Body):
         first = getattr(self.encoder, "embeddings", self.embed())
         return [first, *layers]
 
+    def attentions(self) -> list[nn.Module]:
+        """The modules that call the attention function; packed attention reads their `prefix()`, padded attention does not."""
+        found = [m for block in self.blocks()[1:] for m in block.modules() if hasattr(m, "is_causal")]
+        return found if self.packed else []
+
 
 def filled(part: Packed) -> Packed:
     """The part with one sequence more, whose states nobody reads, so that its number of tokens is a rounder one.

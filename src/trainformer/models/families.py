@@ -7,6 +7,9 @@ a head of ours is the library's own modules, so `AutoModelForSequenceClassificat
 OWN_HEAD = "trainformer_head"
 """Where a bundle keeps a head that the library cannot run."""
 
+OWN_ADDED = "trainformer_added"
+"""Where a bundle keeps what methods that stay have added to the body."""
+
 HEADS = {
     "bert": "{base}.pooler dropout classifier",
     "ernie": "{base}.pooler dropout classifier",

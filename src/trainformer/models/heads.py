@@ -57,6 +57,18 @@ class SequenceHead(nn.Module):
         return [m for m in self.modules() if isinstance(m, nn.Linear)][-1]
 
 
+class EmbeddingHead(SequenceHead):
+    """The pooled state of each sequence at length 1; an example's are end to end. It has no weights."""
+
+    def __init__(self, pooling: Pooling):
+        super().__init__({}, pooling, "mean")
+
+    def forward(self, hidden: tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Hidden states "T D" -> embeddings "B nD" of the n sequences that each example has."""
+        pooled = pool(hidden[0], batch.parts[0].lengths, self.pooling)
+        return nn.functional.normalize(pooled.float(), dim=-1).view(len(batch), -1)
+
+
 class First(nn.Module):
     """The first state of each sequence: "S L D" -> "S D"."""
 

@@ -18,11 +18,20 @@ from trainformer.core.errors import UserError
 from trainformer.core.roles import Backbone, Method, Model, Task
 from trainformer.models.encoder import Encoder, packs_exactly
 from trainformer.models.families import AFTER_PADDING, HEADS
-from trainformer.models.heads import SequenceHead, library_modules, own_modules, start_anew, start_as_identity, uniform_layer
+from trainformer.models.heads import (
+    EmbeddingHead,
+    SequenceHead,
+    library_modules,
+    own_modules,
+    start_anew,
+    start_as_identity,
+    uniform_layer,
+)
 from trainformer.models.locate import locate, sentence_pooling
-from trainformer.models.weights import extra_layer, library_names, listed, maps_to_library, new_weights, refuse_pickle
+from trainformer.models.weights import extra_layer, fill, library_names, maps_to_library, new_weights, own_names, refuse_pickle
 from trainformer.nn.packed_attention import packed_attention
 from trainformer.nn.pool import Pooling
+from trainformer.nn.surgery import ADDED
 
 transformers.AttentionInterface.register("packed", packed_attention)
 
@@ -74,39 +83,39 @@ class Pretrained(Backbone):
         Raises UserError listing missing or unexpected weights, unless they are the head's.
         """
         had = self.config()
-        asked = self.pooling or self._sentence_pooling()
-        library, missing = self._library(self._configured(task, asked))
+        asked = self.pooling or self._sentence_pooling() or ("mean" if task.embeds else None)
+        library, missing = self._library(self._configured(task, asked), task)
         own = _family_pooling(had, missing)
         settled = self.model_copy(update={"pooling": asked or own})
         model = settled._assemble(library, task)
         said = [_settle_head(model, had, task, missing, settled.pooling == own)]
         return model, settled._packing(model, said), said
 
-    def open(self, folder: Path, task: Task, stays: Sequence[Method] = ()) -> Model:
+    def open(
+        self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, torch.Tensor] | None = None
+    ) -> Model:
         """The model of a bundle, from its configuration and weights; nothing else is read."""
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tensors = load_file(folder / "model.safetensors")
-        extra = extra_layer(config, self.pooling)
+        tensors = load_file(folder / "model.safetensors") if weights is None else weights
+        extra = extra_layer(config, self.pooling) and not task.embeds
         if extra:
             config.num_hidden_layers -= 1
         with no_init_weights():
-            library = _class(config).from_config(config)
+            library = _class(config, task).from_config(config)
         model = self._assemble(library, task)
+        named = library_names if weights is None else own_names
+        fill(model, tensors, named(model), folder)
+        self._packing(model, [])
         for method in stays:
             method.extend(model)
-        names = library_names(model)
-        own = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
-        absent = [theirs for theirs in names.values() if theirs not in tensors]
-        if absent:
-            raise UserError(f"weights are missing: {listed(absent)}.", where=str(folder))
-        model.load_state_dict(own)
-        self._packing(model, [])
+        fill(model, tensors, named(model), folder)
         return model.eval()
 
     def opens_in_library(self, model: Model) -> bool:
         """Whether the library's classifier gives equal logits with what `save` writes."""
         assert isinstance(model.body, Encoder)
-        return maps_to_library(model.body.encoder.config, self.pooling)
+        known = not hasattr(model.body, ADDED) and not isinstance(model.head, EmbeddingHead)
+        return known and maps_to_library(model.body.encoder.config, self.pooling)
 
     def save(self, model: Model, folder: Path, task: Task) -> None:
         """Writes config.json and model.safetensors as the library reads them."""
@@ -115,12 +124,12 @@ class Pretrained(Backbone):
         head, body = model.head, model.body
         assert isinstance(head, SequenceHead) and isinstance(body, Encoder)
         config = type(body.encoder.config).from_dict(body.encoder.config.to_dict())
-        if extra_layer(config, self.pooling):
+        if extra_layer(config, self.pooling) and not task.embeds:
             layer = uniform_layer(body.encoder, config.model_type)
             tensors |= {f"{body.encoder.base_model_prefix}.{name}": tensor for name, tensor in layer.items()}
             config.num_hidden_layers += 1
         equal = self.opens_in_library(model)
-        known = _class(config)._model_mapping[type(config)].__name__
+        known = _class(config, task)._model_mapping[type(config)].__name__
         config.architectures = [known if equal else type(body.encoder).__name__]
         config.dtype = "float32"
         config.save_pretrained(folder)
@@ -154,12 +163,12 @@ class Pretrained(Backbone):
             config.classifier_pooling = pooling
         return config
 
-    def _library(self, config: Any) -> tuple[nn.Module, list[str]]:
+    def _library(self, config: Any, task: Task) -> tuple[nn.Module, list[str]]:
         """The library's model, and the weights of its head that the checkpoint lacks."""
         refuse_pickle(Path(self.name or ""))
         try:
             with quiet():
-                library, info = _class(config).from_pretrained(
+                library, info = _class(config, task).from_pretrained(
                     self.name,
                     config=config,
                     revision=self.revision,
@@ -185,6 +194,8 @@ class Pretrained(Backbone):
         for name in ("pooler", "pooler_activation"):
             if getattr(encoder, name, None) is not None:
                 setattr(encoder, name, None)
+        if task.embeds:
+            return Model(Encoder(encoder, packed=False), EmbeddingHead(pooling))
         averaged = extra_layer(config, pooling)
         eps = getattr(config, "layer_norm_eps", 1e-12) if averaged else None
         head = SequenceHead(modules, pooling, getattr(task, "window_pool", "mean"), eps)
@@ -221,8 +232,8 @@ def quiet() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def _class(config: Any) -> Any:
-    known = type(config) in transformers.AutoModelForSequenceClassification._model_mapping
+def _class(config: Any, task: Task) -> Any:
+    known = not task.embeds and type(config) in transformers.AutoModelForSequenceClassification._model_mapping
     return transformers.AutoModelForSequenceClassification if known else transformers.AutoModel
 
 
@@ -244,6 +255,8 @@ def _settle_head(model: Model, had: Any, task: Task, missing: list[str], own_poo
     """Says whose head it is; a checkpoint's own is put into the task's order of labels, a new one into a good start."""
     head = model.head
     assert isinstance(head, SequenceHead)
+    if task.embeds:
+        return f"head: none of its own, {head.pooling} pooling"
     classifier = (had.architectures or [""])[0].endswith("ForSequenceClassification")
     if classifier and own_pooling and _same_labels(had, task) and not missing:
         order = [{str(v): int(k) for k, v in had.id2label.items()}[label] for label in getattr(task, "labels", [])]

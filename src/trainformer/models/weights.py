@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Model
 from trainformer.models.encoder import Encoder
-from trainformer.models.families import HEADS, OWN_HEAD, UNIFORM_ATTENTION, is_head
+from trainformer.models.families import HEADS, OWN_ADDED, OWN_HEAD, UNIFORM_ATTENTION, is_head
 from trainformer.models.heads import SequenceHead
+from trainformer.nn.surgery import ADDED
 
 SHOWN = 8
 
@@ -19,16 +20,31 @@ def library_names(model: Model) -> dict[str, str]:
     body, head = model.body, model.head
     assert isinstance(body, Encoder) and isinstance(head, SequenceHead)
     prefix = body.encoder.base_model_prefix
-    equal = maps_to_library(body.encoder.config, head.pooling)
+    equal = head.paths and maps_to_library(body.encoder.config, head.pooling)
     names = {}
     for ours in model.state_dict():
         if ours.startswith("body.encoder."):
             names[ours] = ours.replace("body.encoder", prefix, 1)
+        elif ours.startswith(f"body.{ADDED}."):
+            names[ours] = ours.replace(f"body.{ADDED}", OWN_ADDED, 1)
         else:
             _, _, index, inner = ours.split(".", 3)
             path = head.paths[int(index)]
             names[ours] = f"{path}.{inner}" if equal else f"{OWN_HEAD}.{path}.{inner}"
     return names
+
+
+def own_names(model: Model) -> dict[str, str]:
+    """Our name of each weight -> the one without what wraps its layer; what is the same for every adapter is left out."""
+    return {name: name.replace(".base_layer.", ".") for name in model.state_dict() if ".ranknum." not in name}
+
+
+def fill(model: Model, tensors: dict[str, Tensor], names: dict[str, str], where: Path) -> None:
+    """Loads weights, `names` telling how each of ours is called. Raises UserError listing those that are missing."""
+    absent = [theirs for theirs in names.values() if theirs not in tensors]
+    if absent:
+        raise UserError(f"weights are missing: {listed(absent)}.", where=str(where))
+    model.load_state_dict({ours: tensors[theirs] for ours, theirs in names.items()}, strict=False)
 
 
 def maps_to_library(config: Any, pooling: str | None) -> bool:

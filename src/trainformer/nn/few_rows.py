@@ -4,9 +4,13 @@ A row whose token never comes has no gradient, so no optimiser moves it: trainin
 without the zeros that a gradient, its norm, the optimiser's averages and a checkpoint would hold for it.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class FewRows(nn.Embedding):
@@ -49,8 +53,8 @@ def keep_rows(model: nn.Module, table: nn.Embedding, tokens: Tensor) -> bool:
     return True
 
 
-def whole_again(model: nn.Module) -> None:
-    """Puts the rows back among those that were left out."""
+def whole_again(model: M) -> M:
+    """The same model, the rows put back among those that were left out."""
     for table in [m for m in model.modules() if isinstance(m, FewRows)]:
         whole = table.whole.clone()
         whole[table.kept] = table.weight.detach().to(whole)
@@ -60,3 +64,4 @@ def whole_again(model: nn.Module) -> None:
         table.num_embeddings = len(whole)
         del table.kept, table.whole, table.place
         table.__class__ = nn.Embedding  # type: ignore[assignment]
+    return model

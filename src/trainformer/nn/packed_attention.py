@@ -12,7 +12,7 @@ from trainformer.nn.native.linear import speeds
 
 
 def packed_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -29,12 +29,15 @@ def packed_attention(
     query, key, value: "1 H T K". Gives "1 T H K", as the attention functions of the transformers library do. On a CPU
     short neighbours go together, padded here and nowhere else; long ones go through the fused kernel, equal lengths in one
     call without a copy, so batches are sorted by length. `sliding_window`: a token sees those less than that far away
-    (ModernBERT's local layers).
+    (ModernBERT's local layers). What the module's `prefix()` gives, keys and values
+    "H P K", stands before those of each sequence and is seen by all.
     """
     if attention_mask is not None or query.shape[2] != layout.tokens or key.shape[2] != layout.tokens:
         raise AssertionError(f"packed attention over {layout.tokens} tokens got keys of {key.shape[2]} or a mask")
     longest = max(layout.lengths)
-    plain = dropout == 0 and (sliding_window is None or longest <= sliding_window) and key.shape[1] == query.shape[1]
+    prefix = module.prefix() if hasattr(module, "prefix") else None
+    plain = prefix is None and dropout == 0 and (sliding_window is None or longest <= sliding_window)
+    plain = plain and key.shape[1] == query.shape[1]
     if plain and query.device.type == "cpu" and longest <= SHORT_TOKENS:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = (_lowered(t)[0].transpose(0, 1) for t in (query, key, value))
@@ -46,7 +49,7 @@ def packed_attention(
     how = {"scale": scaling, "dropout_p": dropout}
     runs = [run for group in layout.groups for run in _even(group)]
     split = zip(*(t[0].split([c * n for c, n in runs], dim=1) for t in (query, key, value)), strict=True)
-    pieces = [_run(qkv, run, sliding_window, how) for qkv, run in zip(split, runs, strict=True)]
+    pieces = [_run(qkv, run, sliding_window, prefix, how) for qkv, run in zip(split, runs, strict=True)]
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
 
 
@@ -79,13 +82,13 @@ class _Short(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layout, grad = ctx.layout, grads[0]
+        layout, grad, saved = ctx.layout, grads[0], ctx.saved_tensors  # asked for once: what is computed again is given once
         heads = grad.shape[1]
         places, back = layout.places(heads, grad.device)
         zero = grad.new_zeros(1, 1, 1)
         found: list[list[Tensor]] = [[], [], []]
         for i, (group, place) in enumerate(zip(layout.groups, places, strict=True)):
-            q, k, v, weights = ctx.saved_tensors[4 * i : 4 * i + 4]
+            q, k, v, weights = saved[4 * i : 4 * i + 4]
             out = _laid(grad, group, place)
             if place.real is not None:  # what padding asks for must not move keys and values
                 out.view(len(group.lengths), heads, group.width, -1).masked_fill_(~place.real[:, None, :, None], 0.0)
@@ -126,11 +129,16 @@ def _even(group: Group) -> list[tuple[int, int]]:
     return runs
 
 
-def _run(qkv: tuple[Tensor, ...], shape: tuple[int, int], window: int | None, how: dict[str, Any]) -> Tensor:
+def _run(
+    qkv: tuple[Tensor, ...], shape: tuple[int, int], window: int | None, prefix: tuple[Tensor, Tensor] | None, how: dict[str, Any]
+) -> Tensor:
     """Attention of `count` neighbours of one length: "H (count * length) K" each -> "(count * length) H K"."""
     q, k, v = (t.unflatten(1, shape).transpose(0, 1) for t in qkv)
     mask = None
     if window is not None and shape[1] > window:
         place = torch.arange(shape[1], device=q.device)
         mask = (place[:, None] - place[None, :]).abs() < window
+    if prefix is not None:
+        k, v = (torch.cat([p.to(t.dtype).expand(shape[0], -1, -1, -1), t], 2) for p, t in zip(prefix, (k, v), strict=True))
+        mask = None if mask is None else torch.nn.functional.pad(mask, (prefix[0].shape[1], 0), value=True)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, **how).transpose(1, 2).flatten(0, 1)

@@ -7,7 +7,9 @@ import yaml
 
 from trainformer.trust import report
 
-TAGS = {"text_pair": "text-pair-classification", "multi_label": "multi-label-classification", "regression": "text-regression"}
+TAGS = {"text_pair": "text-pair-classification", "multi_label": "multi-label-classification", "regression": "text-regression",
+        "retrieval": "sentence-similarity"}  # fmt: skip
+PAIRS = ("text_pair", "retrieval")
 SHOWN_LABELS = 40
 WEAKEST = 3
 
@@ -26,10 +28,10 @@ def render(results: dict[str, Any]) -> str:
         tables=[report.table(results, s) for s in ("test", "validation") if results[s]],
         weakest=sorted((c for c in detail.get("classes", []) if c["support"]), key=lambda c: c["f1"])[:WEAKEST],
         warnings=[f for f in results["data"]["findings"] if f["severity"] != "note"],
-        pair=results["task"] == "text_pair",
+        pair=results["task"] in PAIRS,
         shown=(results["labels"] or [])[:SHOWN_LABELS],
-        ask='("a text", "another text")' if results["task"] == "text_pair" else '"a text"',
-        words='"a text" "another text"' if results["task"] == "text_pair" else '"a text"',
+        ask='("a text", "another text")' if results["task"] in PAIRS else '"a text"',
+        words='"a text" "another text"' if results["task"] in PAIRS else '"a text"',
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from trainformer.trust import figures, intervals, words
+from trainformer.trust import figures, intervals, rank_figure, words
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_IN_HEAT_MAP = 25
@@ -83,7 +83,8 @@ def _curves(results: dict[str, Any]) -> list[str]:
     keys = [k for k in dict.fromkeys((key, "loss")) if all(k in h["validation"] for h in history)]
     scores = [figures.score_curve(history, k, best, words.name(k)) for k in keys] if history else []
     curve = results["curve"]
-    return [figures.loss_curve(curve), *scores, figures.rate_curve(curve)] if curve else scores
+    moved = [rank_figure.ranks(told) for told in results.get("methods", {}).values() if told.get("ranks")]
+    return [figures.loss_curve(curve), *scores, figures.rate_curve(curve), *moved] if curve else scores
 
 
 def _picture(detail: dict[str, Any], scores: dict[str, float]) -> dict[str, str | None]:

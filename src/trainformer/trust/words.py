@@ -23,8 +23,11 @@ NAMES = {
     "r2": "R²",
     "pearson": "Pearson r",
     "spearman": "Spearman ρ",
+    "mrr": "MRR",
+    "recall_at_1": "recall@1",
+    "recall_at_10": "recall@10",
 }
-SHARES = {"accuracy", "f1_macro", "f1_micro", "subset_accuracy", "answered", "answered_accuracy"}
+SHARES = {"accuracy", "f1_macro", "f1_micro", "subset_accuracy", "answered", "answered_accuracy", "recall_at_1", "recall_at_10"}
 
 
 def name(key: str) -> str:
@@ -66,7 +69,7 @@ def bounds(key: str, scores: dict[str, float], detail: dict[str, Any]) -> Interv
     That of f1_micro takes the labels of a row for independent; that of mae takes the spread of the rows in `detail`.
     """
     rows = int(scores["examples"])
-    if key in ("accuracy", "subset_accuracy", "answered"):
+    if key in ("accuracy", "subset_accuracy", "answered", "recall_at_1", "recall_at_10"):
         return intervals.share(round(scores[key] * rows), rows)
     if key == "answered_accuracy":
         answered = round(scores["answered"] * rows)

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from trainformer.core.config import TrainSettings, parse
 from trainformer.core.errors import UserError
-from trainformer.engine.precision import kernels
 from trainformer.nn.native import library
 
 
@@ -59,21 +57,36 @@ def test_a_source_that_does_not_compile_is_said(anew: Path, monkeypatch: pytest.
     assert list(anew.iterdir()) == [], "nothing half-written is left"
 
 
-def test_what_is_asked_for_and_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    with pytest.raises(UserError, match="this run is in float32 on cpu"):
-        kernels("on", cpu, half=False)
-    assert kernels("off", cpu, half=True) == (False, []) == kernels("auto", cpu, half=False)
-    assert kernels("on", cpu, half=True)[0] and kernels("auto", cpu, half=True)[0]
+def test_a_library_that_was_cut_short_is_made_anew(anew: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library.load()
+    (whole,) = anew.iterdir()
+    cut = tmp_path / "other" / "native" / whole.name  # elsewhere: a library that is loaded is known by its path
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes(whole.read_bytes()[:100])
+    monkeypatch.setenv("TRAINFORMER_CACHE", str(tmp_path / "other"))
+    library.load()
+    assert list(cut.parent.iterdir()) == [cut] and cut.stat().st_size == whole.stat().st_size
 
-    def none() -> None:
-        raise library.NoLibrary("there is no C compiler (cc)")
 
-    monkeypatch.setattr("trainformer.engine.precision.load", none)
-    assert kernels("auto", cpu, half=True) == (False, ["kernels: none, there is no C compiler (cc); plain PyTorch instead"])
-    with pytest.raises(UserError, match="no kernels: there is no C compiler") as refused:
-        kernels("on", cpu, half=True)
-    assert refused.value.fix == "Install gcc, or set it to auto."
+def test_a_folder_that_cannot_be_written_is_said(anew: Path) -> None:
+    anew.parent.parent.mkdir(exist_ok=True)
+    anew.parent.write_text("no folder")
+    with pytest.raises(library.NoLibrary, match="cache"):
+        library.load()
+
+
+@pytest.mark.parametrize("told", ["", "flags\t: avx512f avx512bw", "flags\t: no_avx512_bf16"])
+def test_another_processor(anew: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setattr(library, "_processor", lambda: told)
+    with pytest.raises(library.NoLibrary, match="this processor has no AVX512-BF16"):
+        library.load()
+    assert not anew.exists()
+
+
+def test_the_source_is_where_the_package_is() -> None:
+    """A file of the package beside this module, which every way to install it brings along."""
+    assert library.SOURCE.parent == Path(library.__file__).parent and library.SOURCE.is_file()
+    assert len(library.SOURCE.read_text().splitlines()) < 800
 
 
 def test_a_bare_on_in_yaml_is_a_word() -> None:

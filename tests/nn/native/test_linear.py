@@ -1,12 +1,16 @@
 """The linear layer against float64, and its copy of the weight against every way of writing to a weight."""
 
 import copy
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import trainformer
+from trainformer.nn.native import speed_up, watch_optimisers
 from trainformer.nn.native.library import call
 from trainformer.nn.native.linear import Linear, half_of, quicken
 
@@ -105,13 +109,76 @@ def _data(weight: nn.Parameter) -> None:
     weight.data = torch.ones_like(weight)
 
 
-@pytest.mark.parametrize("write", [_swap, _load, _index, _data])
+def _inference(weight: nn.Parameter) -> None:
+    with torch.inference_mode():
+        weight.fill_(1.0)
+
+
+def _foreach(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        torch._foreach_add_([weight], 1.0)
+
+
+def _view(weight: nn.Parameter) -> None:
+    weight.detach().view(-1)[:7].fill_(1.0)
+    weight.detach().view(-1)[7:].fill_(1.0)
+
+
+def _fused(weight: nn.Parameter) -> None:
+    """From 0, with a gradient of -1 and a rate of 1, to 1: a write that PyTorch does not count."""
+    watch_optimisers()
+    weight.grad = torch.full_like(weight, -1.0)
+    torch.optim.AdamW([weight], lr=1.0, weight_decay=0.0, fused=True).step()
+    assert weight.detach().sub(1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("write", [_swap, _load, _index, _data, _inference, _foreach, _view, _fused])
 def test_whatever_writes_to_a_weight_makes_its_copy_old(write: Callable[[nn.Parameter], None]) -> None:
     weight = nn.Parameter(torch.zeros(5, 3))
     first = half_of(weight)
     assert half_of(weight) is first, "it is made once"
     write(weight)
     assert half_of(weight).eq(1).all() and first.eq(0).all(), "a graph that holds the old copy keeps it"
+
+
+def test_an_address_that_is_used_again_is_no_proof() -> None:
+    """`.data` leaves the count of writes as it is, and the memory of the first numbers would be free for the third."""
+    weight = nn.Parameter(torch.zeros(500, 300))
+    half_of(weight)
+    for value in range(1, 6):
+        weight.data = torch.full_like(weight, -1.0).detach()
+        weight.data = torch.full_like(weight, value).detach()
+        assert half_of(weight).eq(value).all()
+
+
+def test_no_one_writes_behind_the_count() -> None:
+    """`weight.data.add_` is not seen. Of all weights only the one of AdaLoRA that is no matrix is written to like that."""
+    home, unseen = Path(trainformer.__file__).parent, re.compile(r"\.data(\.\w+_\(|\[.*\] *=[^=]| *[-+*/]= )")
+    found = [
+        str(p.relative_to(home))
+        for p in home.rglob("*.py")
+        for x in p.read_text(encoding="utf-8").splitlines()
+        if unseen.search(x)
+    ]
+    assert found == ["nn/rank_budget.py"]
+
+
+def test_who_trains_anew_begins_without_copies() -> None:
+    layer = nn.Linear(4, 4)
+    half_of(layer.weight)
+    layer.weight.data.add_(1.0)
+    speed_up(layer)
+    assert half_of(layer.weight).equal(layer.weight.detach().to(torch.bfloat16))
+
+
+def test_without_gradients_nothing_is_kept_that_could_not_be_trained() -> None:
+    layer, x = nn.Sequential(nn.Linear(8, 8)), torch.randn(3, 8)
+    quicken(layer)
+    for context in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with context(), torch.autocast("cpu", torch.bfloat16):
+            y = layer(x)
+    y.float().sum().backward()
+    assert layer[0].weight.grad is not None
 
 
 def test_a_copied_model_has_copies_of_its_own() -> None:

@@ -4,12 +4,31 @@ They only pass over memory once where PyTorch passes several times; matrix produ
 everything in float32 and on other devices. Without a compiler nothing is lost but time.
 """
 
+import functools
+from typing import Any
+
+import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainformer.nn.native import linear, residual
+from trainformer.nn.native.adamw import AdamW
 
 
 def speed_up(model: nn.Module) -> None:
     """Puts the kernels where they fit: modules become subclasses of what they were, weights stay."""
+    watch_optimisers()
+    linear.forget(model.parameters())
     residual.quicken(model)
     linear.quicken(model)
+
+
+@functools.cache
+def watch_optimisers() -> None:
+    """PyTorch keeps no count of what its fused optimisers write: after a step of any but ours no copy is trusted."""
+    register_optimizer_step_post_hook(_forget_stepped)
+
+
+def _forget_stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    if not isinstance(optimizer, AdamW):
+        linear.forget(weight for group in optimizer.param_groups for weight in group["params"])

@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,14 +43,9 @@ class AdamW(torch.optim.AdamW):
         copy = fresh_half(weight)
         arrays = (weight.detach(), weight.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"])
         call("adamw", *arrays, copy, weight.numel(), values)
-        rewritten(weight)
+        rewritten(weight, copy)
 
 
-def plain(weight: Tensor) -> bool:
+def fits(weight: Tensor) -> bool:
     """Whether a parameter is what the kernel reads."""
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
-
-
-def norm_of(gradients: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together, a scalar in float32."""
-    return torch.tensor(math.sqrt(sum(call("sum_of_squares", g.contiguous(), g.numel()) for g in gradients)))

@@ -26,8 +26,8 @@ def _table(layout: Layout, heads: int) -> tuple[Tensor, int]:
     for group in layout.groups:
         start = group.start
         for length in group.lengths:
-            columns.append((start, length, group.longest, row))
-            start, row = start + length, row + heads * group.longest
+            columns.append((start, length, group.width, row))
+            start, row = start + length, row + heads * group.width
     return torch.tensor(columns).t().contiguous(), row
 
 
@@ -71,8 +71,8 @@ def _groups(rows: list[Tensor], layout: Layout, heads: int) -> Iterator[tuple[li
     first, seen = 0, 0
     for group in layout.groups:
         count = len(group.lengths)
-        size = count * heads * group.longest
-        parts = [t[first : first + size].view(count * heads, group.longest, -1) for t in rows]
+        size = count * heads * group.width
+        parts = [t[first : first + size].view(count * heads, group.width, -1) for t in rows]
         yield parts, table[1, seen : seen + count], Heads(count, heads, rows[0].shape[-1])
         first, seen = first + size, seen + count
 

@@ -8,14 +8,17 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512F__)
 #include <immintrin.h>
+
+#ifndef __AVX512BF16__
+#error "this compiler does not know AVX512-BF16"
 #endif
 
 typedef uint16_t half; /* bfloat16: the upper half of a float */
 typedef int64_t size;
 
-#define PIECE 16384
+#define PIECE 16384 /* numbers that one thread takes at a time */
+#define BLOCK 16    /* floats in a register */
 
 static inline float wide(half h) {
     uint32_t bits = (uint32_t)h << 16;
@@ -42,20 +45,17 @@ void to_half(const float *from, half *to, size n, int threads) {
         for (size i = begin; i < least(n, begin + PIECE); i++) to[i] = narrow(from[i]);
 }
 
-/* The result is as large as the weights and read much later: where it can, it goes past the caches. */
+/* The result is as large as the weights and read much later: it goes past the caches. It must lie on a whole block. */
 void to_float(const half *from, float *to, size n, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (size begin = 0; begin < n; begin += PIECE) {
         size i = begin, end = least(n, begin + PIECE);
-#if defined(__AVX512F__)
-        if (((uintptr_t)to & 63) == 0)
-            for (; i + 16 <= end; i += 16) {
-                __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from + i)));
-                _mm512_stream_ps(to + i, _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)));
-            }
-        _mm_sfence();
-#endif
+        for (; i + BLOCK <= end; i += BLOCK) {
+            __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from + i)));
+            _mm512_stream_ps(to + i, _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)));
+        }
         for (; i < end; i++) to[i] = wide(from[i]);
+        _mm_sfence();
     }
 }
 
@@ -110,44 +110,45 @@ void turn_and_sum(const half *grad, half *turned, float *sums, size rows, size c
 
 /* ---- the optimiser ---- */
 
-double sum_of_squares(const float *x, size n, int threads) {
-    size pieces = (n + PIECE - 1) / PIECE;
-    double *part = malloc((size_t)(pieces + 1) * sizeof(double)), total = 0;
-    if (!part) return NAN;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (size piece = 0; piece < pieces; piece++) {
-        size end = least(n, (piece + 1) * PIECE);
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (size i = piece * PIECE; i < end; i++) sum += x[i] * x[i];
-        part[piece] = sum;
-    }
-    for (size piece = 0; piece < pieces; piece++) total += part[piece];
-    free(part);
-    return total;
-}
-
 struct adamw {
     float shrink, beta1, beta2, eps, keep, rate, root; /* keep: 1 - lr * decay; rate: lr / (1 - beta1^t); root: (1 - beta2^t)^-1/2 */
 };
 
-/* One step of AdamW; `copy`, unless it is null, gets the new weights in bfloat16. */
-void adamw(float *weight, const float *grad, float *mean, float *square, half *copy, size n, const struct adamw *a, int threads) {
-    struct adamw k = *a;
+/* Of n numbers; `copy` gets the new weights in bfloat16. */
+static inline void move(float *weight, const float *grad, float *mean, float *square, half *copy, size n, struct adamw k) {
+#pragma omp simd
+    for (size i = 0; i < n; i++) {
+        float g = grad[i] * k.shrink;
+        float m = k.beta1 * mean[i] + (1 - k.beta1) * g;
+        float v = k.beta2 * square[i] + (1 - k.beta2) * g * g;
+        float w = weight[i] * k.keep - k.rate * m / (sqrtf(v) * k.root + k.eps);
+        mean[i] = m;
+        square[i] = v;
+        weight[i] = w;
+        copy[i] = narrow(w);
+    }
+}
+
+#define FAR 1024 /* numbers that are asked of the memory before they are read: of four arrays, so it does not guess in time */
+
+/* One step of AdamW; `copy`, unless it is null, gets the new weights in bfloat16, past the caches: it is read much later. */
+void adamw(float *weight, const float *grad, float *mean, float *square, half *copy, size n, const struct adamw *given, int threads) {
+    struct adamw k = *given;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (size begin = 0; begin < n; begin += PIECE) {
-        size end = least(n, begin + PIECE);
-#pragma omp simd
-        for (size i = begin; i < end; i++) {
-            float g = grad[i] * k.shrink;
-            float m = k.beta1 * mean[i] + (1 - k.beta1) * g;
-            float v = k.beta2 * square[i] + (1 - k.beta2) * g * g;
-            mean[i] = m;
-            square[i] = v;
-            weight[i] = weight[i] * k.keep - k.rate * m / (sqrtf(v) * k.root + k.eps);
+        size i = begin, end = least(n, begin + PIECE);
+        half new[BLOCK] __attribute__((aligned(32)));
+        for (; i + BLOCK <= end; i += BLOCK) {
+            __builtin_prefetch(weight + i + FAR, 1);
+            __builtin_prefetch(grad + i + FAR);
+            __builtin_prefetch(mean + i + FAR, 1);
+            __builtin_prefetch(square + i + FAR, 1);
+            move(weight + i, grad + i, mean + i, square + i, new, BLOCK, k);
+            if (copy) _mm256_stream_si256((__m256i *)(copy + i), _mm256_load_si256((const __m256i *)new));
         }
-        if (copy)
-            for (size i = begin; i < end; i++) copy[i] = narrow(weight[i]);
+        move(weight + i, grad + i, mean + i, square + i, new, end - i, k);
+        if (copy) memcpy(copy + i, new, (size_t)(end - i) * sizeof(half));
+        _mm_sfence();
     }
 }
 

@@ -1,9 +1,9 @@
 """The kernels as a library of this machine: compiled at first use, kept in the user's cache folder, loaded with ctypes."""
 
+import contextlib
 import ctypes
 import functools
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -18,11 +18,11 @@ from trainformer.core.files import digest, user_cache
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC"),
+    *("-std=gnu11", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-    *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),
 )
 """Nothing that changes the order of sums; a product and a sum may be rounded once."""
+NEEDED = "avx512_bf16"
 WAIT_S = 120
 
 
@@ -47,24 +47,21 @@ def _given(value: Any) -> Any:
 @functools.cache
 def load() -> ctypes.CDLL:
     """Raises NoLibrary with the reason. The first call on a machine takes about a second."""
+    processor = _processor()
+    if NEEDED not in processor.split():
+        raise NoLibrary("this processor has no AVX512-BF16, or is not seen to have it")
     threads = _threads_of_torch()
-    source, tried = SOURCE.read_bytes(), []
+    source, tried = SOURCE.read_text(encoding="utf-8"), []
     for name in COMPILERS:
         compiler = shutil.which(name)
         if compiler is None:
             continue
-        key = digest([source.decode(), _said(compiler, "--version"), FLAGS, _processor(), str(threads), torch.__version__])
-        path = user_cache() / "native" / f"kernels-{key}.so"
         try:
-            if not path.is_file():
-                _compile(compiler, threads, path)
-            library = ctypes.CDLL(str(path))
+            key = digest([source, _said(compiler, "--version"), FLAGS, processor, str(threads), torch.__version__])
+            return _loaded(compiler, threads, user_cache() / "native" / f"kernels-{key}.so")
         except (NoLibrary, OSError) as error:
-            tried.append(f"{name}: {error}")
-            continue
-        library.sum_of_squares.restype = ctypes.c_double
-        return library
-    raise NoLibrary("; ".join(tried) or f"there is no C compiler ({', '.join(COMPILERS)})")
+            tried.append(str(error))
+    raise NoLibrary("; ".join(dict.fromkeys(tried)) or f"there is no C compiler ({', '.join(COMPILERS)})")
 
 
 def _threads_of_torch() -> Path:
@@ -79,13 +76,24 @@ def _threads_of_torch() -> Path:
     raise NoLibrary("this build of PyTorch does not share its threads through one libgomp")
 
 
+def _loaded(compiler: str, threads: Path, path: Path) -> ctypes.CDLL:
+    """The library at a path; where there is none, or it is broken, it is made anew."""
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(str(path))
+    _compile(compiler, threads, path)
+    return ctypes.CDLL(str(path))
+
+
 def _compile(compiler: str, threads: Path, path: Path) -> None:
-    """Writes beside and renames, so that a library that is there is whole."""
+    """Writes beside, flushes to the disk, renames: two processes may do it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         middle, end = f"{folder}/kernels.o", f"{folder}/kernels.so"
         _said(compiler, *FLAGS, "-c", str(SOURCE), "-o", middle)
         _said(compiler, "-shared", middle, str(threads), "-lm", "-Wl,-z,defs", "-o", end)
+        with open(end, "rb") as whole:
+            os.fsync(whole.fileno())
         os.replace(end, path)
 
 
@@ -101,11 +109,8 @@ def _said(*command: str) -> str:
     return done.stdout
 
 
-def _processor() -> list[str]:
-    """What `-march=native` depends on."""
+def _processor() -> str:
+    """What `-march=native` depends on: name and abilities, as Linux tells them; elsewhere nothing."""
     info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return [platform.machine(), platform.processor()]
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    wanted = ("model name", "flags", "Features", "CPU part")
-    return [platform.machine(), *sorted({line for line in lines if line.startswith(wanted)})]
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))

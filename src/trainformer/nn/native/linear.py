@@ -1,6 +1,8 @@
 """Linear layers whose weights are turned to bfloat16 once a step, and whose gradients are laid out as products want them."""
 
 import math
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,43 +15,54 @@ from trainformer.nn.native.library import call
 
 @dataclass(frozen=True)
 class Half:
-    """A weight in bfloat16, and of which state of the weight it is the copy."""
+    """A weight in bfloat16, and of which state of the weight it is the copy.
+
+    `source` holds on to the weight's memory: other numbers cannot come to lie at its address while the copy stands.
+    """
 
     tensor: Tensor
-    state: tuple[int, int]
+    source: Tensor
+    version: int
 
 
 def half_of(weight: Tensor) -> Tensor:
     """A float32 weight in bfloat16: the copy beside it, if nothing has written to the weight since it was made.
 
-    Every write is seen but one through `.data`, of which PyTorch itself keeps no count.
+    Every write is seen but those of which PyTorch itself keeps no count: through `.data`, and by fused optimisers, after
+    whose steps copies are let go.
     """
-    kept = getattr(weight, "_half", None)
-    if kept is None or kept.state != _state(weight):
-        kept = Half(torch.empty(weight.shape, dtype=torch.bfloat16), _state(weight))
-        call("to_half", weight.detach(), kept.tensor, weight.numel())
-        weight._half = kept  # type: ignore[attr-defined]
-    tensor: Tensor = kept.tensor
-    return tensor
-
-
-def rewritten(weight: Tensor) -> None:
-    """Says that weight and copy were written together by a kernel."""
-    torch.autograd.graph.increment_version(weight)
-    kept = getattr(weight, "_half", None)
-    if kept is not None:
-        torch.autograd.graph.increment_version(kept.tensor)
-        weight._half = Half(kept.tensor, _state(weight))  # type: ignore[attr-defined]
+    half = fresh_half(weight)
+    if half is None:
+        half = torch.empty(weight.shape, dtype=torch.bfloat16)
+        call("to_half", weight.detach().contiguous(), half, weight.numel())
+        _keep(weight, half)
+    return half
 
 
 def fresh_half(weight: Tensor) -> Tensor | None:
     """The copy that stands beside a weight and is up to date, if there is one."""
-    kept = getattr(weight, "_half", None)
-    return kept.tensor if kept is not None and kept.state == _state(weight) else None
+    kept: Half | None = getattr(weight, "_half", None)
+    same = kept is not None and kept.version == weight._version and kept.source.data_ptr() == weight.data_ptr()
+    return kept.tensor if kept is not None and same else None
 
 
-def _state(weight: Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), weight._version
+def rewritten(weight: Tensor, half: Tensor | None) -> None:
+    """Says that a kernel has written to a weight and, where there was one that was up to date, to its copy."""
+    torch.autograd.graph.increment_version(weight)
+    if half is not None:
+        torch.autograd.graph.increment_version(half)
+        _keep(weight, half)
+
+
+def _keep(weight: Tensor, half: Tensor) -> None:
+    if not half.is_inference():  # such a one could not take part in training
+        weight._half = Half(half, weight.detach(), weight._version)  # type: ignore[attr-defined]
+
+
+def forget(weights: Iterable[Tensor]) -> None:
+    """Lets their copies go, where it is not known who has written to the weights."""
+    for weight in weights:
+        vars(weight).pop("_half", None)
 
 
 class Linear(nn.Linear):
@@ -101,13 +114,14 @@ class _Linear(torch.autograd.Function):
 def _desk(name: str, *shape: int) -> Tensor:
     """Memory for a result that is read at once and then never again: the same for all layers, so it stays in the caches."""
     size = math.prod(shape)
-    kept = _DESKS.get(name)
+    kept: Tensor | None = getattr(_desks, name, None)
     if kept is None or len(kept) < size:
-        kept = _DESKS[name] = torch.empty(size, dtype=torch.bfloat16)
+        kept = torch.empty(size, dtype=torch.bfloat16)
+        setattr(_desks, name, kept)
     return kept[:size].view(shape)
 
 
-_DESKS: dict[str, Tensor] = {}
+_desks = threading.local()
 
 
 def quicken(model: nn.Module) -> int:

@@ -1,0 +1,95 @@
+"""Configuration -> rows and a loop that is ready to start: what training and the pre-flight report have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from trainformer.core.config import Config
+from trainformer.core.roles import Backbone, Callback, Task
+from trainformer.data import prepare
+from trainformer.data.check import CheckReport
+from trainformer.data.plan import Plan, Rows
+from trainformer.data.prepare import Prepared
+from trainformer.data.tokens import HubTokens
+from trainformer.engine import recipe
+from trainformer.engine.engine import Engine, Job
+from trainformer.engine.ranks import Ranks, spread
+from trainformer.nn.few_rows import keep_rows
+from trainformer.trust import calibrate
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """A run in the making."""
+
+    config: Config
+    folder: Path
+    say: Say
+    frames: dict[str, Any] = field(default_factory=dict)
+    strict: bool = False
+    show: Callable[[CheckReport], None] = lambda _: None
+    """Shows the pre-flight report."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share the work: all of those of torchrun."""
+    part: Literal["whole", "fit", "ship"] = "whole"
+    """fit: ends when it is trained, the test untouched and no bundle written; ship: does the rest, without a further step."""
+    seconds: float = 0.0
+    """What earlier sessions of this run took."""
+    watch: Callback | None = None
+    """A callback that is no setting: it stands in no file, and does not travel with the bundle."""
+
+
+def rows(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
+    """The rows, read and tokenised; with labels they are ready to train on."""
+    backbone, said = run.config.model.resolve()
+    config = run.config.model_copy(update={"model": backbone})
+    tokens = HubTokens.load(str(backbone.settings()["name"]))
+    limit = recipe.longest(config.data.max_tokens, backbone.limit(), config.method.values())
+    prepared = prepare.read(config, run.frames, labelled)
+    prepared.said[:0] = said
+    for line in prepared.said:
+        run.say(line)
+    if labelled:
+        prepare.learn(prepared, config.task)
+        calibrate.check_costs(getattr(config.task, "rule", None), config.decision)
+    prepare.encode(prepared, config, tokens, limit, labelled)
+    settled = vars(prepared.slices["train"].columns) | {"max_tokens": limit}
+    config = config.model_copy(update={"data": config.data.model_copy(update=settled)})
+    return config, tokens, limit, prepared
+
+
+def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbone, Config]:
+    """Model, plan and loop, with the recipe's open settings filled in and said."""
+    torch.manual_seed(config.train.seed)
+    model, backbone, said = config.model.load(config.task)
+    for method in config.method.values():
+        method.extend(model)
+    if type(config.task).vary is Task.vary:  # it may bring in any token
+        keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
+    train = prepared.slices["train"].rows
+    scaled = Rows(train.cache, train.index, prepare.weight_scale(train))
+    share, told = recipe.trained(model)
+    chosen, words = recipe.settle(config.train, len(train), model.body.width, share)
+    ranks, shared = spread(run.ranks, config)
+    said += [*told, *words, *shared]
+    prepared.said += said
+    for line in said:
+        run.say(line)
+    config = config.model_copy(update={"train": chosen, "model": backbone})
+    padded = not getattr(model.body, "packed", True)
+    plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, ranks.rank, ranks.world,
+                vary=config.task.vary)  # fmt: skip
+    watching = config.callbacks | ({} if run.watch is None else {"watch": run.watch})
+    facts = {"column": prepared.slices["train"].column, "tokenizer": prepared.tokenizer}
+    job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
+              watching if ranks.first else {}, config.dump(), chosen.probe, ranks, facts)  # fmt: skip
+    loop = Engine(job)
+    prepared.said += loop.said
+    for line in loop.said:
+        run.say(line)
+    return loop, backbone, config

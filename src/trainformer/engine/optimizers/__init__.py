@@ -1,0 +1,1 @@
+"""Optimisers that PyTorch does not have as they are needed here: one file each."""

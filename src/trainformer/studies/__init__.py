@@ -1,0 +1,1 @@
+"""Loops over runs: search for settings, comparison on the same test rows."""

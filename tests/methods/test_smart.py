@@ -1,0 +1,40 @@
+"""The move and the divergence of SMART, worked out by hand for a model of one direction."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainformer.core.batch import Batch
+from trainformer.core.roles import Facts, Model
+from trainformer.losses.regression import squared_error
+from trainformer.methods.smart import Smart
+
+
+def zero(model: nn.Module, batch: Batch) -> Tensor:
+    return model(batch) * 0
+
+
+@pytest.mark.parametrize(("epsilon", "rate", "length"), [(1.0, 0.1, 0.1), (0.05, 0.1, 0.05)])
+def test_the_move_goes_to_the_corner_of_the_cube(epsilon: float, rate: float, length: float, bag: Model, batch: Batch) -> None:
+    """The answer is 3 a + 4 b, its squared change (3 x + 4 y)^2: the gradient is along (3, 4), by max (0.75, 1) * rate."""
+    task: Any = SimpleNamespace(divergence=squared_error)
+    method = Smart(alpha=2.0, epsilon=epsilon, rate=rate, noise=1e-6)
+    method.prepare(bag, Facts(task, steps=1, seed=0))
+    value = method.wrap_loss(zero)(bag, batch)
+    x = min(0.75 * rate, epsilon)
+    change = 3 * x + 4 * min(length, epsilon)
+    assert value.item() == pytest.approx(2.0 * change**2, rel=1e-3)
+
+
+def test_both_answers_learn(bag: Model, batch: Batch) -> None:
+    """The gradient to the weight w of (w r)^2 is 2 (w r) r at the move r, and none is left of the row itself."""
+    task: Any = SimpleNamespace(divergence=squared_error)
+    method = Smart(alpha=1.0, epsilon=1.0, rate=0.1, noise=1e-6)
+    method.prepare(bag, Facts(task, steps=1, seed=0))
+    method.wrap_loss(zero)(bag, batch).sum().backward()
+    r = torch.tensor([0.075, 0.1])
+    sign = torch.sign(bag.head.weight.grad[0])
+    assert torch.allclose(bag.head.weight.grad, sign * sign * 2 * (3 * 0.075 + 4 * 0.1) * r, rtol=1e-3)
