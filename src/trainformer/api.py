@@ -113,14 +113,11 @@ def refuse_existing(folder: Path, resume: bool, told: bool) -> None:
     """
     if folder.is_file():
         raise UserError("it is a file; a run is a folder.", where=f"--out {folder}", fix="Choose another name.")
-    fresh = not folder.is_dir() or not any(folder.iterdir())
+    fresh = not folder.is_dir() or not any(not p.match(f".{CONFIG}.*") for p in folder.iterdir())
     begun, finished = (folder / CONFIG).is_file(), (folder / "scores.json").is_file()
     if resume and not begun and not (told and fresh):
         what = "there is no run to go on with: it has no config.yaml."
         raise UserError(what, where=f"--out {folder}", fix="Name the data to start one.")
-    if resume and finished:
-        what = "this run is finished: there is nothing to go on with."
-        raise UserError(what, where=f"--out {folder}", fix="Its bundle is in bundle/.")
     if not (resume or fresh):
         fix = "Choose another name." + " To go on with it: --resume." * (begun and not finished)
         raise UserError("it exists and is not empty; nothing is written over.", where=f"--out {folder}", fix=fix)

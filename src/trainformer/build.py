@@ -11,10 +11,10 @@ from trainformer.core.config import Config
 from trainformer.core.roles import Backbone, Callback, Task
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport
-from trainformer.data.plan import Plan, Rows
+from trainformer.data.plan import Plan
 from trainformer.data.prepare import Prepared
 from trainformer.data.tokens import HubTokens
-from trainformer.engine import recipe
+from trainformer.engine import begun, recipe
 from trainformer.engine.engine import Engine, Job
 from trainformer.engine.ranks import Ranks, spread
 from trainformer.nn.few_rows import keep_rows
@@ -71,8 +71,7 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
         method.extend(model)
     if type(config.task).vary is Task.vary:  # it may bring in any token
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
-    train = prepared.slices["train"].rows
-    scaled = Rows(train.cache, train.index, prepare.weight_scale(train))
+    train = prepared.slices["train"].rows.scaled()
     share, told = recipe.trained(model)
     chosen, words = recipe.settle(config.train, len(train), model.body.width, share)
     ranks, shared = spread(run.ranks, config)
@@ -82,12 +81,14 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
         run.say(line)
     config = config.model_copy(update={"train": chosen, "model": backbone})
     padded = not getattr(model.body, "packed", True)
-    plan = Plan(scaled, chosen.step_rows, chosen.micro_tokens, chosen.epochs or 1.0, chosen.seed, padded, ranks.rank, ranks.world,
+    used = begun.kept(chosen, run.folder)
+    plan = Plan(train, used.step_rows, used.micro_tokens, used.epochs or 1.0, used.seed, padded, ranks.rank, ranks.world,
                 vary=config.task.vary)  # fmt: skip
     watching = config.callbacks | ({} if run.watch is None else {"watch": run.watch})
-    facts = {"column": prepared.slices["train"].column, "tokenizer": prepared.tokenizer}
-    job = Job(model, config.task, plan, prepared.slices["validation"].rows, chosen, run.folder, config.method,
-              watching if ranks.first else {}, config.dump(), chosen.probe, ranks, facts)  # fmt: skip
+    part = prepared.slices["train"]
+    facts = {"column": part.column, "tokenizer": prepared.tokenizer}
+    job = Job(model, config.task, plan, prepared.slices["validation"].rows, used, run.folder, config.method,
+              watching if ranks.first else {}, config.dump(), used.probe, ranks, facts, part.places)  # fmt: skip
     loop = Engine(job)
     prepared.said += loop.said
     for line in loop.said:

@@ -212,6 +212,29 @@ app.command()(verbs.search)
 app.command()(verbs.compare)
 
 
+@app.command()
+def verify_resume(
+    config: Annotated[Path, typer.Argument(help="YAML file of settings", metavar="CONFIG.yaml")],
+    kills: Annotated[int, typer.Option(min=1, help="how often runs are killed")] = 20,
+    seed: Annotated[int, typer.Option(help="of the instants at which they are killed")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder to keep the runs in; it must not exist")] = None,
+) -> None:
+    """Prove on your own run that killing and resuming it changes no bit. Exit code 1 if anything differs."""
+    import tempfile
+
+    from trainformer.api import refuse_existing
+    from trainformer.studies.verify import verify
+
+    if out is not None:
+        refuse_existing(out, resume=False, told=True)
+        out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        verdict = verify(config, kills, seed, out or Path(place), lambda line: print(line, file=sys.stderr))
+    for line in [*verdict.wrong, verdict]:
+        print(line)
+    raise typer.Exit(1 if verdict.wrong else 0)
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="tasks, methods, models or callbacks")],
@@ -291,7 +314,7 @@ def main() -> None:
         if not isinstance(error, Interrupted):
             raise
         _end(f"{error} Go on with: trainformer train --out {shlex.quote(str(error.folder))} --resume", error.code)
-    _end("stopped before the first step", code) if code == INTERRUPTED else sys.exit(code or 0)
+    _end("stopped", code) if code == INTERRUPTED else sys.exit(code or 0)
 
 
 def _speaks() -> bool:

@@ -15,23 +15,27 @@ from trainformer.bundle.adapters import kept, stays
 from trainformer.bundle.outputs import scored
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
-from trainformer.core.changes import refuse_change
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
-from trainformer.core.files import require_room, write_json, write_text
+from trainformer.core.files import require_room, sweep, write_json, write_text
 from trainformer.core.roles import Metric, Model
 from trainformer.data import prepare
 from trainformer.data.check import CheckReport, Part
 from trainformer.data.check import check as look
 from trainformer.data.prepare import Prepared
+from trainformer.engine import begun
 from trainformer.engine.engine import Engine, Progress
 from trainformer.engine.forecast import forecast
 from trainformer.engine.probe import fit_probe
 from trainformer.engine.ranks import join
+from trainformer.engine.room import make_room
 from trainformer.nn.few_rows import whole_again
 from trainformer.trust import calibrate, card, report
 from trainformer.trust.baselines import Baselines
 from trainformer.trust.findings import against_baselines, curve, worst
+
+SCORES = "scores.json"
+"""Written last: a run that has it is finished."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,25 @@ def train(run: Run, resume: bool = False) -> Result:
     began, run.ranks = time.perf_counter(), join()
     if not run.ranks.first:
         run.say, run.show = (lambda _: None), (lambda _: None)
+    if resume and run.ranks.same(all((run.folder / name).exists() for name in ("bundle", SCORES))):
+        return _finished(run)
     config, tokens, limit, prepared = run.ranks.in_turn(lambda: build.rows(run, labelled=True))
     engine, backbone, config = build.engine(run, config, prepared)
     if not run.ranks.first:
         engine.fit()
         return Result(run.folder, run.ranks.word({}))
-    checked = _check(prepared, config, limit, None if config.train.shard else forecast(engine))
+    checked = _check(prepared, config, limit, None if config.train.shard else _forecast(run, engine))
     run.show(checked)
     _refuse(checked, run.strict)
     require_room(run.folder, 24 * sum(p.numel() for p in engine.model.parameters()))
-    run.folder.mkdir(parents=True, exist_ok=True)
-    if resume and (run.folder / "config.yaml").is_file():
-        refuse_change(run.folder / "config.yaml", config)
-    write_text(run.folder / "config.yaml", settings.dump_yaml(config))
-    begun = resume and any((run.folder / "checkpoints").glob("step-*"))
     wanted = config.train.baselines and run.part != "fit" and not config.task.unlabelled
     cheap = Baselines(config.task, prepared.slices["train"], config.train.seed) if wanted else None
-    baselines = _baselines(run, cheap, prepared, engine, begun)
+    _begin(run, config, prepared, engine, resume)
+    baselines = _baselines(run, cheap, prepared, engine, resume and any((run.folder / "checkpoints").glob("step-*")))
     for line in engine.resume() if resume else []:
         run.say(line)
     progress = engine.progress if run.part == "ship" else engine.fit()
+    prepared.require_unchanged()
     if run.part == "fit":
         return _fitted(run, engine)
     model = whole_again(engine.ship())
@@ -94,6 +97,7 @@ def train(run: Run, resume: bool = False) -> Result:
         "seconds": round(run.seconds + time.perf_counter() - began, 1),
     }
     results["verdict"] = against_baselines(results, engine.task.best, engine.task.higher_is_better)
+    prepared.require_unchanged()
     contents = Contents(engine.task, backbone, model, tokens, decision, prepared.slices["train"].columns, limit, _kept(results),
                         stays(config.method), adapter=kept(engine.adapter, config.method, backbone))  # fmt: skip
     return _write(run, contents, results, config)
@@ -106,6 +110,26 @@ def _fitted(run: Run, engine: Engine) -> Result:
     return Result(run.folder, {"validation": engine.progress.best, "best_step": engine.progress.best_step, **sizes})
 
 
+def _begin(run: Run, config: Config, prepared: Prepared, engine: Engine, resume: bool) -> None:
+    """The run's folder with its settings and what else its bits depend on; a run that goes on is held to both."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    now = begun.facts(engine, prepared.files)
+    if resume and (run.folder / "config.yaml").is_file():
+        begun.refuse_change(run.folder, config, prepared.files)
+        for line in begun.differences(run.folder, now):
+            run.say(line)
+    sweep(run.folder)
+    write_text(run.folder / "config.yaml", settings.dump_yaml(config))
+    begun.write(run.folder, now)
+
+
+def _finished(run: Run) -> Result:
+    """Nothing is left to do: the scores are written when all else is."""
+    run.say(f"--out {run.folder}: this run is finished, and nothing is done. Its bundle: {run.folder / 'bundle'}")
+    found = json.loads((run.folder / SCORES).read_text(encoding="utf-8"))
+    return Result(run.folder, {split: found[split] for split in ("validation", "test")})
+
+
 def check(run: Run) -> CheckReport:
     """The pre-flight report alone: nothing is trained and nothing is written. Rows in error are listed, not raised."""
     config, _, limit, prepared = build.rows(run, labelled=False)
@@ -115,7 +139,15 @@ def check(run: Run) -> CheckReport:
         prepare.learn(prepared, config.task)
     except UserError:  # the report has this as a finding, with places
         return _check(prepared, config, limit, None)
-    return _check(prepared, config, limit, forecast(build.engine(run, config, prepared)[0]))
+    return _check(prepared, config, limit, _forecast(run, build.engine(run, config, prepared)[0]))
+
+
+def _forecast(run: Run, engine: Engine) -> dict[str, Any]:
+    """Time and memory; micro-batches that do not fit are cut, and a run that does not fit is refused."""
+    memory, said = make_room(engine)
+    for line in said:
+        run.say(line)
+    return forecast(engine, memory)
 
 
 def _broken(prepared: Prepared) -> bool:
@@ -136,11 +168,11 @@ def _refuse(report: CheckReport, strict: bool) -> None:
         raise UserError(f"{first.message}{more}", where=first.where[0] if first.where else "check", fix=first.fix)
 
 
-def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: Engine, begun: bool) -> list[dict[str, Any]]:
+def _baselines(run: Run, cheap: Baselines | None, prepared: Prepared, engine: Engine, again: bool) -> list[dict[str, Any]]:
     """Majority class, TF-IDF and linear probe on validation; a run that goes on reads what it found before."""
     path = run.folder / "baselines.json"
     before: dict[str, Any] = {}
-    if begun and path.is_file():
+    if again and path.is_file():
         found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         if run.part != "ship":
             return found
@@ -211,7 +243,7 @@ def _write(run: Run, contents: Contents, results: dict[str, Any], config: Config
     scores = {"validation": results["validation"]["scores"], "test": (results["test"] or {}).get("scores")}
     flat = {f"test_{k}": v for k, v in (scores["test"] or {}).items()}
     facts = {k: results[k] for k in ("baselines", "verdict", "seconds", "parameters", "trained_parameters")}
-    write_json(run.folder / "scores.json", {**scores, **flat, **facts})
+    write_json(run.folder / SCORES, {**scores, **flat, **facts})
     run.say(results["verdict"])
     key = config.task.best
     if scores["test"]:

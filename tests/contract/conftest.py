@@ -15,8 +15,8 @@ from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Body, Facts, Grad, Loss, Method, Model, Rule
+from trainformer.engine.pieces import Loop as Around
 from trainformer.engine.pieces import base_grad
-from trainformer.engine.ranks import Ranks
 from trainformer.methods.distil import Distil
 from trainformer.metrics.decide import OneOf
 from trainformer.models.encoder import Encoder
@@ -129,7 +129,7 @@ class Loop:
             method.groups(self.model, self.rules)
             self.loss = method.wrap_loss(self.loss)
         joined = any(method.couples() for method in methods)
-        self.inner = base_grad(self.model, self.loss, numbers, lambda: self.done, Ranks(), lambda kind: joined)
+        self.inner = base_grad(self.model, self.loss, Around(numbers, lambda: self.done), lambda kind: joined)
         self.grad: Grad = self.inner
         for method in methods:
             self.grad = method.wrap_grad(self.grad, self.model)

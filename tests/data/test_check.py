@@ -106,6 +106,15 @@ def test_labels_of_one_part_alone(report: Report) -> None:
     assert "'d'" in found(seen, "unseen_label").message and "'c'" in found(seen, "untested_label").message
 
 
+def test_another_mixture_of_labels(report: Report) -> None:
+    """Half and half in train, one in ten in test: 160 of 400 rows would need another label. Chance is no finding."""
+    seen = found(report(train=rows(0, 400), test=rows(1000, 400, "b" + "a" * 9)), "label_shift")
+    assert (seen.severity, seen.count, seen.share) == ("warning", 160, pytest.approx(0.4))
+    assert "'a' 50.0 % there, 90.0 % here" in seen.message or "'b' 50.0 % there, 10.0 % here" in seen.message
+    assert "label_shift" not in codes(report(train=rows(0, 400), test=rows(1000, 10, "b" + "a" * 2)))
+    assert "label_shift" not in codes(report(train=rows(0, 400), test=rows(1000, 400, "b" * 9 + "a" * 11)))
+
+
 def test_a_label_with_one_row_and_a_single_label_are_errors(report: Report) -> None:
     seen = found(report(train=[*rows(0, 40), (text(90), "c")]), "single_row_class")
     assert seen.severity == "error" and places(seen) == ["train.jsonl line 41"] and "'c'" in seen.message

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainformer.core.batch import cut, join
+from trainformer.core.batch import Batch, cut, join
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Callback, StepReport
 from trainformer.engine import optim
@@ -152,9 +152,14 @@ def test_layers_that_are_computed_again_give_the_same_bits(engine: Make, method:
 
 def test_what_is_no_number_is_not_hidden(engine: Make) -> None:
     loop = engine("run", precision="bfloat16", native="on")
-    with torch.no_grad():
-        next(m for m in loop.model.modules() if isinstance(m, Linear)).weight[0, 0] = torch.nan
-    loop.job.score_start = False
+    weight, gradient = next(m for m in loop.model.modules() if isinstance(m, Linear)).weight, loop.gradient
+
+    def spoilt(batches: list[Batch]) -> torch.Tensor:
+        with torch.no_grad():
+            weight[0, 0] = torch.nan
+        return gradient(batches)
+
+    loop.gradient = spoilt
     with pytest.raises(UserError, match="not finite. The weights were not changed"):
         loop.fit()
 

@@ -11,7 +11,7 @@ from trainformer.core import registry
 from trainformer.core.batch import Batch, Encoded, Part, cut, pack, shifted
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Body, Method, Model, Task
-from trainformer.engine.pieces import Together, base_grad, wrapped
+from trainformer.engine.pieces import Loop, Together, base_grad, wrapped
 from trainformer.engine.ranks import Ranks
 from trainformer.losses.contrastive import in_batch
 
@@ -60,7 +60,7 @@ def contrast(model: nn.Module, batch: Batch) -> Tensor:
 
 def gradients(model: Model, batches: list[Batch], couples: bool = True) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
-    loss = base_grad(model, contrast, nullcontext, lambda: 0, Ranks(), lambda kind: couples)(batches)
+    loss = base_grad(model, contrast, Loop(nullcontext, lambda: 0), lambda kind: couples)(batches)
     return float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -118,6 +118,49 @@ def test_several_processes_refuse_a_loss_that_joins_their_rows(model: Model) -> 
     ranks, task, method = Ranks(), registry.build(Task, "retrieval", None), registry.build(Method, "simcse", None)
     ranks.world = 2
     with pytest.raises(UserError, match=r"the loss of 'retrieval' joins all rows of a step"):
-        wrapped(model, task, [], nullcontext, lambda: 0, ranks)
+        wrapped(model, task, [], Loop(nullcontext, lambda: 0, ranks))
     with pytest.raises(UserError, match=r"the loss of 'simcse' joins all rows of a step"):
-        wrapped(model, registry.build(Task, "text_classification", None), [method], nullcontext, lambda: 0, ranks)
+        wrapped(model, registry.build(Task, "text_classification", None), [method], Loop(nullcontext, lambda: 0, ranks))
+
+
+def narrow(most: int, loss: Any) -> Any:
+    """A loss that finds no memory for batches of more rows than `most`."""
+
+    def found(model: nn.Module, batch: Batch) -> Tensor:
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return loss(model, batch)
+
+    return found
+
+
+@pytest.mark.parametrize("most", [4, 3, 1])
+def test_out_of_memory_cuts_finer_and_gives_the_same(model: Model, whole: Batch, most: int) -> None:
+    """The second of two micro-batches of 6 and 2 rows fits, the first does not; gradients of an earlier pass are kept."""
+    model.eval()
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        part = batch.parts[0]
+        assert part.shift is not None
+        moves = torch.segment_reduce(part.shift.sum(1), "sum", lengths=torch.tensor(part.lengths))
+        return (model(batch).sum(1) - moves) ** 2
+
+    pieces, told = cut(whole, 2), list[int]()
+    draw = torch.Generator().manual_seed(2)
+    pieces = [shifted(p, (torch.randn(len(p.parts[0].ids), 6, generator=draw),)) for p in pieces]
+    results = []
+    for own in (loss, narrow(most, loss)):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        total = base_grad(model, own, Loop(nullcontext, lambda: 0, finer=told.append))(pieces)
+        results.append((float(total), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    assert told == {4: [], 3: [4], 1: [4, 8]}[most]
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-6)
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_out_of_memory_with_one_row(model: Model, whole: Batch) -> None:
+    with pytest.raises(UserError) as refused:
+        base_grad(model, narrow(0, contrast), Loop(nullcontext, lambda: 0))(cut(whole, 2))
+    assert "too little memory for 8 micro-batches of 1 rows at most" in refused.value.what and "lora" in refused.value.fix

@@ -520,10 +520,12 @@ def test_an_out_that_exists(cli: Cli, write: Any, rows: Any, tiny_model: Path, t
 
 
 def test_nothing_to_go_on_with(cli: Cli, refused: Any, trained: Path, tmp_path: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
     outcome = cli("train", "--out", trained, "--resume")
     assert (outcome.code, outcome.err) == (
-        2, f"error: --out {trained}: this run is finished: there is nothing to go on with. Its bundle is in bundle/.\n"
+        0, f"--out {trained}: this run is finished, and nothing is done. Its bundle: {trained / 'bundle'}\n"
     )  # fmt: skip
+    assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before, "nothing was written"
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "none"):
         refused(
@@ -555,7 +557,7 @@ def test_a_disk_that_fills_up(
     def full(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     outcome = train(write("rows.jsonl", rows(40)))
     place = tmp_path / "out" / "checkpoints" / "best-00000000"
     assert outcome.err.splitlines()[-1] == (

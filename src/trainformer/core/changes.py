@@ -7,7 +7,7 @@ from trainformer.core import config as settings
 from trainformer.core.config import Config
 from trainformer.core.errors import UserError
 
-FREE = ("callbacks.", "data.cache", "train.device")
+FREE = ("callbacks.", "data.cache", "train.device", "train.checkpoint_")
 """What may change between the sessions of a run: it has no part in the result."""
 
 

@@ -8,12 +8,15 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from trainformer.core.errors import UserError
 
 MANIFEST = "manifest.json"
+LEFT = re.compile(r"\..+\.([a-z0-9_]{8}(\.old)?|gone|\d+)")
+"""Names of what is not yet, or no longer, there: `.config.yaml.PID`, `.bundle.RANDOM`, `.bundle.RANDOM.old`, `.step-1.gone`."""
 
 
 def user_cache() -> Path:
@@ -34,17 +37,38 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def write_bytes(path: Path, pieces: Iterable[Any]) -> None:
+    """A file of pieces of memory, one behind the other, on the disk when this ends. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        for piece in pieces:
+            rest = memoryview(piece)
+            while len(rest):
+                rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes beside, flushes to the disk, renames: a reader sees the old file or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8", newline="\n") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
+        write_bytes(beside, [text.encode()])
         beside.replace(path)
+        sync(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that is told is the first one
+            beside.unlink(missing_ok=True)
         raise disk_error(error, path) from error
 
 
@@ -82,30 +106,55 @@ def refuse_existing(out: Path) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Lets `fill` write into a folder beside, adds a manifest of hashes, and renames it to `path`.
 
-    An older folder at `path` is replaced only after the new one is whole.
+    An older folder at `path` is replaced only after the new one is whole and on the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = beside.with_name(beside.name + ".old")
+    beside, old = path, path
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        old = beside.with_name(beside.name + ".old")
         fill(beside)
         write_manifest(beside)
         beside.chmod(0o755)
+        sync(beside)
         if path.exists():
             path.rename(old)
         beside.rename(path)
+        sync(path.parent)
     except Exception as error:  # libraries in Rust have errors of their own for a full disk
         raise disk_error(error, path) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        if beside != path:
+            shutil.rmtree(beside, ignore_errors=True)
+            if old.exists() and not path.exists():
+                old.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Takes a folder away: its name first, so that what is half gone has no name that a reader knows."""
+    hidden = path.with_name(f".{path.name}.gone")
+    try:
+        path.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def sweep(folder: Path) -> None:
+    """Takes away what writes that were killed have left in a folder: hidden files and folders of the names given here."""
+    for left in [p for p in folder.glob(".*") if LEFT.fullmatch(p.name)]:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path) -> None:
-    """`manifest.json`: the SHA-256 of every file of the folder, by its name."""
+    """`manifest.json`: the SHA-256 of every file of the folder, by its name; all are on the disk before it names them."""
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    for name in names:
+        sync(folder / name)
     write_json(folder / MANIFEST, {name: sha256(folder / name) for name in names})
 
 
@@ -150,6 +199,7 @@ def disk_error(error: Exception, path: Path) -> Exception:
     """The user's words for an error of the disk, a UserError; others stay what they are."""
     words = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "over the disk quota", errno.EROFS: "read-only"}
     words |= {errno.EACCES: "no permission to write", errno.ENOTDIR: "a part of the path is a file"}
+    words |= {errno.EIO: "the disk reports an input/output error"}
     spelt = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) else int(spelt[1]) if spelt else None
     if number not in words:

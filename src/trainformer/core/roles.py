@@ -242,6 +242,9 @@ class Method(Component):
         """How many tokens of each sequence it takes for itself; a text has so many fewer."""
         return 0
 
+    passes: ClassVar[int] = 1
+    """Forward passes of a micro-batch that are in memory at once."""
+
     def extend(self, model: Model) -> None:
         """Adds to or changes the model before training."""
 
@@ -283,7 +286,7 @@ class Method(Component):
         """Bakes in what can be baked, before shipping."""
 
     def state(self) -> dict[str, Tensor]:
-        """What an exact resume needs."""
+        """What an exact resume needs: a copy, which later steps leave alone."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -11,6 +11,8 @@ from trainformer.data.part import Part
 
 LEAK_SHARE = 0.01
 """Share of near overlap from which it is worth a warning; exact overlap always is."""
+SHIFT_SHARE = 0.1
+"""Share of the rows of a part that would need another label to have the mixture of train, from which it is worth a warning."""
 
 
 def look(parts: list[Part], group: list[Tensor]) -> list[Finding]:
@@ -55,6 +57,25 @@ def _labels(one: Part, other: Part) -> Iterator[Finding]:
     if untested:
         what = f"labels of train that {other.name} does not have: {named(untested)}. Nothing is measured on them."
         yield Finding("untested_label", "note", what, len(untested), len(untested) / len(seen), [], "Add rows for them.")
+    yield from _shift(other, seen, asked)
+
+
+def _shift(other: Part, seen: dict[str, int], asked: dict[str, int]) -> Iterator[Finding]:
+    """Labels in another mixture than train has them, by more than chance would: half the sum of differences of shares.
+
+    Two samples of n and m rows of one mixture of k labels differ by less than sqrt(k * (1/n + 1/m)) in all but rare cases.
+    """
+    rows = (sum(seen.values()), sum(asked.values()))
+    shares = {name: (seen.get(name, 0) / rows[0], asked.get(name, 0) / rows[1]) for name in {**seen, **asked}}
+    share = sum(abs(a - b) for a, b in shares.values()) / 2
+    if share >= SHIFT_SHARE and share > (len(shares) * (1 / rows[0] + 1 / rows[1])) ** 0.5:
+        name, (before, now) = max(shares.items(), key=lambda item: abs(item[1][0] - item[1][1]))
+        what = (
+            f"labels of {other.name} come in another mixture than in train: '{name}' {100 * before:.1f} % there, "
+            f"{100 * now:.1f} % here. How often a label is right was learnt otherwise, and accuracy tells little."
+        )
+        fix = "Draw both alike, or look at f1_macro and at the scores of each label."
+        yield Finding("label_shift", "warning", what, round(share * rows[1]), share, [], fix)
 
 
 def _conflicts(parts: list[Part]) -> Iterator[Finding]:

@@ -41,16 +41,36 @@ class Source:
     def fingerprint(self) -> str:
         raise NotImplementedError("each source hashes its content")
 
+    def require_unchanged(self) -> None:
+        """Raises UserError if its content is no longer what it was when it was opened; rows in memory stay."""
+
 
 class FileSource(Source):
     """A source that is a file."""
 
     def __init__(self, path: Path, name: str):
-        self.path, self.name = path, name
+        self.path, self.name, self._seen = path, name, _marks(path)
 
     @cached_property
     def fingerprint(self) -> str:
-        return sha256(self.path)
+        try:
+            return sha256(self.path)
+        except OSError as error:
+            raise UserError(f"it cannot be read: {error.strerror}.", where=self.name) from error
+
+    def require_unchanged(self) -> None:
+        """A file that was only touched or copied again is the same; else it is read once more and its hash compared."""
+        there = self.path.is_file()
+        if there and (_marks(self.path) == self._seen or sha256(self.path) == self.fingerprint):
+            return
+        what = "it has changed since this run opened it." if there else "it is gone since this run opened it."
+        raise UserError(what, where=self.name, fix="Put it back as it was and go on with --resume, or start another run.")
+
+
+def _marks(path: Path) -> tuple[int, int, int]:
+    """What of a file changes when its content does."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class JsonLines(FileSource):

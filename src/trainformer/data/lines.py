@@ -33,9 +33,15 @@ class Lines:
 
     def __iter__(self) -> Iterator[str]:
         with opened(self.path, self.name) as f:
-            while raw := f.readline(MAX_ROW_BYTES + 1):
+            while raw := self._read(f):
                 self.line += 1
                 yield self._text(raw, f)
+
+    def _read(self, f: BinaryIO) -> bytes:
+        try:
+            return f.readline(MAX_ROW_BYTES + 1)
+        except OSError as error:
+            raise self.error(f"it cannot be read from here on: {error.strerror}.", line=self.line + 1) from error
 
     def _text(self, raw: bytes, f: BinaryIO) -> str:
         if self.line == 1:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, pack
+from trainformer.core.errors import UserError
 from trainformer.core.seeds import seed_of
 from trainformer.data.cache import TokenCache
 
@@ -33,6 +34,13 @@ class Rows:
     def lengths(self) -> Tensor:
         """Tokens of each example: int32 "N"."""
         return self.cache.lengths[self.index]
+
+    def scaled(self) -> "Rows":
+        """The same rows, whose mean weight is 1. Raises UserError if none counts."""
+        mean = float(self.cache.weights[self.index].mean())
+        if mean <= 0:
+            raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
+        return Rows(self.cache, self.index, 1.0 / mean)
 
 
 @dataclass
@@ -61,14 +69,15 @@ class Plan:
 
     def __getitem__(self, step: int) -> list[Batch]:
         epoch, place = divmod(step, self.steps_an_epoch)
-        chosen = self._epoch(epoch)[place * self.step_rows : (place + 1) * self.step_rows].tolist()
+        chosen = self.order(epoch)[place * self.step_rows : (place + 1) * self.step_rows].tolist()
         chosen = chosen if self.pick is None else self.pick(chosen, step)
         items = share(sorted((self.rows[i] for i in chosen), key=lambda e: (-e.tokens, e.row)), self.rank, self.world)
         if self.vary is not None:
             items = [self.vary(e, torch.Generator().manual_seed(seed_of(self.seed, epoch, e.row))) for e in items]
         return [pack(group) for group in grouped(items, self.micro_tokens, self.padded)]
 
-    def _epoch(self, epoch: int) -> Tensor:
+    def order(self, epoch: int) -> Tensor:
+        """The rows in the order in which an epoch, from 0, reads them: int64 "N"."""
         if self._order[0] != epoch:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "epoch", epoch))
             self._order = (epoch, torch.randperm(len(self.rows), generator=generator))

@@ -53,6 +53,13 @@ class Slice:
             values.append(row.values[name])
         return values
 
+    def places(self, rows: list[int]) -> str:
+        """The rows of the slice, given by their numbers in it, as their file and lines: for messages, one more reading."""
+        assert self.cache is not None, "a slice is encoded before its rows are named"
+        wanted = {int(self.cache.rows[self.chosen[r]]) for r in rows}
+        found = [row for number, row in enumerate(self.source) if number in wanted]
+        return f"{found[0].file} line {', '.join(str(row.line) for row in found)}"
+
     def examples(self, task: Task, labelled: bool = True, most: int | None = None) -> Iterator[Example]:
         """The rows as the task understands them, read again from the file, in order."""
         wanted = iter(self.chosen[:most].tolist())
@@ -79,6 +86,16 @@ class Prepared:
         """SHA-256 of each file that was read."""
         return {s.source.name: s.source.fingerprint for s in self.slices.values()}
 
+    @property
+    def files(self) -> dict[str, dict[str, str]]:
+        """The name and the SHA-256 of what each split was read from."""
+        return {name: {"name": s.source.name, "sha256": s.source.fingerprint} for name, s in self.slices.items()}
+
+    def require_unchanged(self) -> None:
+        """Raises UserError that names a file that has changed since it was opened."""
+        for part in self.slices.values():
+            part.source.require_unchanged()
+
 
 def read(config: Config, frames: dict[str, Any], labelled: bool = True) -> Prepared:
     """Opens and looks over every file, and splits what was not given apart. `frames` stand in for files, by split.
@@ -96,6 +113,7 @@ def read(config: Config, frames: dict[str, Any], labelled: bool = True) -> Prepa
         if what is None:
             continue
         source = open_source(what, name)
+        _ = source.fingerprint  # of what is read from here on
         asked = settings if columns is None else settings.model_copy(update=vars(columns))
         columns, words = choose(source, asked, task.pair, not task.unlabelled)
         said += [w for w in words if w not in said]
@@ -160,6 +178,7 @@ def encode(prepared: Prepared, config: Config, tokens: HubTokens, limit: int, la
         if name not in done:
             done[name] = cached(root, key, _encoded(part, config.task, tokens, limit, labelled), tokens.typed)
         part.cache = done[name]
+    prepared.require_unchanged()
 
 
 def _encoded(part: Slice, task: Task, tokens: HubTokens, limit: int, labelled: bool) -> Iterator[tuple[Encoded, int]]:
@@ -175,16 +194,9 @@ def _encoded(part: Slice, task: Task, tokens: HubTokens, limit: int, labelled: b
             own = pieces[i * wide : (i + 1) * wide]
             unknown = sum(p.count(tokens.unknown_id) for p in own) if tokens.unknown_id is not None else 0
             yield task.encode(item, own, tokens, limit), unknown
+    part.source.require_unchanged()  # or the cache would hold other rows than its name says
 
 
 def _blank(part: Slice, task: Task, number: int) -> Example:
     texts = ("", "") if part.columns.text_b else ("",)
     return task.parse(texts, ..., number, 0.0)
-
-
-def weight_scale(rows: Rows) -> float:
-    """What makes the mean weight of the rows 1. Raises UserError if no row counts."""
-    mean = float(rows.cache.weights[rows.index].mean())
-    if mean <= 0:
-        raise UserError("all row weights are 0.", where="data.weight", fix="Some rows must count.")
-    return 1.0 / mean

@@ -1,17 +1,18 @@
 """The whole state of a run on disk: safetensors and JSON, hashed, written beside and renamed, two kept."""
 
 import json
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainformer.core.errors import UserError
-from trainformer.core.files import check_manifest, write_folder, write_json
+from trainformer.core.files import check_manifest, remove_folder, sweep, write_folder, write_json
+from trainformer.core.tensors import write_tensors
 
 KEPT = 2
 
@@ -24,6 +25,8 @@ class State:
     """Weights under "model.", optimiser under "optimizer.", methods under "method.NAME."."""
     plain: dict[str, Any] = field(default_factory=dict)
     """Step, best score, history, callbacks."""
+    path: Path | None = None
+    """Where it was read from."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors below a prefix, without it."""
@@ -35,26 +38,32 @@ def _named(folder: Path, kind: str) -> list[Path]:
     return sorted(p for p in folder.glob(f"{kind}-*") if p.is_dir())
 
 
-def save(folder: Path, step: int, state: State) -> Path:
-    """Writes `step-N` whole, then removes what no kept checkpoint needs."""
-    path = folder / f"step-{step:08d}"
+def save(folder: Path, step: int, state: State, before: Sequence[Path] = ()) -> Path:
+    """Writes `step-N` whole, then removes all but it, the last of those `before` it that are whole, and what both need.
+
+    A second checkpoint of a step (before and after its evaluation) has a name of its own: none is ever replaced.
+    """
+    sweep(folder)
+    twins = [p for p in _named(folder, "step") if _number(p) == step]
+    again = f".{1 + int(twins[-1].suffix[1:] or 0):04d}" if twins else ""
+    path = folder / f"step-{step:08d}{again}"
 
     def fill(beside: Path) -> None:
-        save_file({k: v.contiguous() for k, v in state.tensors.items()}, beside / "state.safetensors")
+        write_tensors(beside / "state.safetensors", state.tensors)
         write_json(beside / "state.json", state.plain)
 
     write_folder(path, fill)
-    kept = _named(folder, "step")[-KEPT:]
-    needed = {json.loads((p / "state.json").read_text())["best_step"] for p in kept}
-    for old in [*_named(folder, "step")[:-KEPT], *(b for b in _named(folder, "best") if _number(b) not in needed)]:
-        shutil.rmtree(old)
+    kept = [*before, path][-KEPT:]
+    needed = {json.loads((p / "state.json").read_text(encoding="utf-8"))["best_step"] for p in kept}
+    unneeded = [b for b in _named(folder, "best") if _number(b) not in needed]
+    for old in [*(p for p in _named(folder, "step") if p not in kept), *unneeded]:
+        remove_folder(old)
     return path
 
 
 def save_best(folder: Path, step: int, weights: dict[str, Tensor]) -> None:
     """The weights to ship so far, as `best-N`; the one before stays until a checkpoint names this one."""
-    unshared = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    write_folder(folder / f"best-{step:08d}", lambda beside: save_file(unshared, beside / "model.safetensors"))
+    write_folder(folder / f"best-{step:08d}", lambda beside: write_tensors(beside / "model.safetensors", weights))
 
 
 def load_best(folder: Path, step: int) -> dict[str, Tensor]:
@@ -76,8 +85,8 @@ def latest(folder: Path) -> tuple[State, list[str]] | None:
             plain = json.loads((path / "state.json").read_text(encoding="utf-8"))
             if plain["best_step"] is not None:
                 check_manifest(folder / f"best-{plain['best_step']:08d}")
-            return State(load_file(path / "state.safetensors"), plain), said
-        except UserError as error:
+            return State(load_file(path / "state.safetensors"), plain, path), said
+        except (UserError, OSError) as error:
             said.append(f"checkpoint {path.name} is damaged and was passed over: {error}")
     if said:
         raise UserError(f"no checkpoint is whole. {' '.join(said)}", where=str(folder), fix="Start anew with another --out.")
@@ -85,7 +94,8 @@ def latest(folder: Path) -> tuple[State, list[str]] | None:
 
 
 def _number(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
+    """The step in a name: 12 of `step-00000012.0001`."""
+    return int(path.name.rpartition("-")[2].partition(".")[0])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ All randomness follows from (seed, step, micro-batch), so a run that goes on fro
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
@@ -27,14 +27,15 @@ from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method
 from trainformer.core.seeds import seed_of
 from trainformer.data.plan import Plan, Rows
 from trainformer.engine import checkpoint, optim
-from trainformer.engine.limits import Interrupted, Stop, require_finite, signals
+from trainformer.engine.limits import Interrupted, Stop, finite, nonfinite, require_scores, require_weights, sick, signals
 from trainformer.engine.memory import keep_memory
 from trainformer.engine.native import use_kernels
 from trainformer.engine.optimizers.schedule_free import ScheduleFree
-from trainformer.engine.pieces import Log, wrapped
+from trainformer.engine.pieces import Log, Loop, wrapped
 from trainformer.engine.precision import device_of, half
 from trainformer.engine.ranks import Ranks
 from trainformer.engine.recompute import recompute
+from trainformer.engine.writer import Writer
 from trainformer.nn.dropout import quicken
 
 
@@ -57,6 +58,8 @@ class Job:
     """The processes that share the work."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What methods may know besides: `column` and `tokenizer` of `Facts`."""
+    places: Callable[[list[int]], str] = lambda rows: f"training rows {', '.join(map(str, rows))}"
+    """Names training rows in messages: by file and line, where that is known."""
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped: bool = False
+    skipped: int = 0
 
 
 class Engine:
@@ -83,6 +87,8 @@ class Engine:
         self.progress = Progress()
         self.adapter: Adapter | None = None
         self.checkpoints = job.folder / "checkpoints"
+        self._whole: Path | None = None
+        self._cut: list[int] = []
         self.model.to(self.device)
         self.native, self.said = use_kernels(self)
         if job.settings.recompute:
@@ -96,7 +102,7 @@ class Engine:
         self.optimizer = optim.build(self.model, methods, self.settings, self.native)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.plan.pick = lambda rows, step: reduce(lambda chosen, method: method.pick(chosen, step), methods, rows)
-        self.gradient = wrapped(self.model, self.task, methods, self.numbers, self._seed, self.ranks)
+        self.gradient = wrapped(self.model, self.task, methods, Loop(self.numbers, self._seed, self.ranks, self._cut.append))
 
     def prepare(self) -> None:
         """Shows the methods the model as it stands: once more if a probe has given its head a start."""
@@ -113,32 +119,35 @@ class Engine:
 
         Raises Interrupted on a signal, after a checkpoint, and UserError on a loss that is no number.
         """
+        require_weights(self.model, f"before step {self.progress.step}")
         self.ranks.begin(self)
-        log = Log(self.ranks.path(self.job.folder / "log.jsonl"), self.progress.step)
+        kept, scored = self.job.folder if self.ranks.first else None, [line["step"] for line in self.progress.history]
+        self.log = Log(kept and kept / "log.jsonl", self.progress.step, scored)
+        self.writer = Writer(kept and self.checkpoints, self.settings, self._whole)
         start = {"run": str(self.job.folder), "steps": len(self.plan), "start": self.progress.step, "config": self.job.config}
         try:
-            with signals(self.job.folder) as note, self.ranks.guard(self, note) as stop:
+            with signals(self.job.folder) as note, self.ranks.guard(self, note) as stop, self.writer:
                 for callback in self.job.callbacks.values():
                     callback.on_start({**start, "model": type(self.model.body).__name__})
                 if self._unscored():
-                    self._score(log, stop)
+                    self._score(stop)
                     self.save()
                 while self.progress.step < len(self.plan) and not self.progress.stopped:
-                    self._step(log)
+                    self._step()
                     self.ranks.agree()
                     if self._due():
-                        self._score(log, stop)
+                        self._score(stop)
                         self.save()
-                    elif stop.number:
+                    elif self.ranks.same(self.writer.due(self.progress.step)) or stop.number:
                         self.save()
                     stop.check(self.progress.step)
         finally:
             for callback in self.job.callbacks.values():
                 callback.on_end()
-            log.close()
+            self.log.close()
         return self.progress
 
-    def _step(self, log: Log) -> None:
+    def _step(self) -> None:
         step, began = self.progress.step, time.perf_counter()
         self.model.train()
         batches = self.plan[step]
@@ -148,7 +157,8 @@ class Engine:
         tokens, padded = self.ranks.add(tokens, padded)
         loss = self.gradient(batches)
         norm = self.ranks.clip(self.trained, self.settings.clip_norm, self.optimizer)
-        require_finite(loss, norm, batches, step)
+        if not finite(loss, norm):
+            return self._pass_over(batches, float(loss), float(norm))
         lr = optim.rate(step, len(self.plan), self.settings)
         optim.set_rate(self.optimizer, lr)
         self.optimizer.step()
@@ -158,11 +168,28 @@ class Engine:
         self.progress.step = step + 1
         report = StepReport(step + 1, len(self.plan), self._epoch, float(loss), lr, tokens, padded,
                             time.perf_counter() - began, float(norm))  # fmt: skip
-        log.write(step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds)
+        cut = {"out_of_memory": self._cut[-1]} if self._cut else {}
+        self._cut.clear()
+        self.log.write(
+            step=step + 1, epoch=round(self._epoch, 6), loss=report.loss, lr=lr, tokens=tokens, seconds=report.seconds, **cut
+        )
         for callback in self.job.callbacks.values():
             callback.on_step(report)
 
-    def _score(self, log: Log, stop: Stop) -> None:
+    def _pass_over(self, batches: list[Batch], loss: float, norm: float) -> None:
+        """A step whose loss or gradient is no number changes no weight; it ends the run, unless some may be skipped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.skipped += 1
+        step, skipped = self.progress.step, self.progress.skipped
+        epoch = round((step + 1) / self.plan.steps_an_epoch, 6)
+        self.log.write(step=step + 1, epoch=epoch, loss=loss, grad_norm=norm, skipped=skipped)
+        if skipped > self.settings.skip_nonfinite:
+            found = sick(self.model, self.task, batches) if self.ranks.whole_here else []
+            rows = self.ranks.rows(found) or self.ranks.rows([r for b in batches for r in b.rows])
+            raise nonfinite(f"loss {loss}, gradient norm {norm}", step, self.job.places(rows))
+        self.progress.step = step + 1
+
+    def _score(self, stop: Stop) -> None:
         """Scores validation with the weights that would ship, and keeps them if they are the best so far."""
         self._swap()
         try:
@@ -172,23 +199,27 @@ class Engine:
             self.save()
             raise
         scores, key, up = metric.value(), self.task.best, self.task.higher_is_better
+        require_scores(scores, self.progress.step)
         before = self.progress.best.get(key)
         best = before is None or (scores[key] > before if up else scores[key] < before)
         if best:
             self.progress.best_step, self.progress.best = self.progress.step, scores
-            weights = self.ranks.whole(self.model.state_dict())
-            if self.ranks.first:
-                checkpoint.save_best(self.checkpoints, self.progress.step, weights)
+            self.writer.best(self.progress.step, self.ranks.whole(self.model.state_dict()))
         for method in self.job.methods.values():
             method.scored(self.model, scores[key] if up else -scores[key])
         self._swap(back=True)
         line = {"step": self.progress.step, "epoch": round(self._epoch, 6), "validation": scores, "best": best}
         self.progress.history.append(line)
         told = {name: words for name, method in self.job.methods.items() if (words := method.told())}
-        log.write(**line, **({"methods": told} if told else {}))
+        self.log.write(**line, **({"methods": told} if told else {}))
         report = EvalReport(self.progress.step, self._epoch, scores, best, key, up)
         asked = [callback.on_eval(report) for callback in self.job.callbacks.values()]
         self.progress.stopped = bool(self.ranks.same(any(asked)))
+
+    def cut_to(self, micro_tokens: int) -> None:
+        """Other micro-batches from here on; the result of a step stays the same but for rounding."""
+        self.plan.micro_tokens = micro_tokens
+        self.settings = self.settings.model_copy(update={"micro_tokens": micro_tokens})
 
     def evaluate(self, rows: Rows, decision: Decision | None = None, stop: Stop | None = None) -> Metric:
         """The task's scores on rows, in float32, batch by batch in constant memory."""
@@ -226,6 +257,7 @@ class Engine:
         if found is None:
             return ["no checkpoint yet: starting from the beginning"]
         state, said = found
+        self._whole = state.path
         self.take(state)
         return [*said, f"going on from step {self.progress.step} of {len(self.plan)}"]
 
@@ -243,20 +275,18 @@ class Engine:
         return self.ranks.outputs(self.model, self.task, batches_of_rows(self.model, rows, self.settings.micro_tokens))
 
     def state(self) -> checkpoint.State:
-        """Everything that `take` needs to go on from here with the same bits."""
+        """Everything that `take` needs to go on from here with the same bits; the tensors are those in use."""
         tensors = (
             {f"model.{k}": v for k, v in self.model.state_dict().items()}
             | {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
             | {f"method.{n}.{k}": v for n, m in self.job.methods.items() for k, v in m.state().items()}
         )
-        plain = vars(self.progress) | {"callbacks": {n: c.state() for n, c in self.job.callbacks.items()}}
-        return checkpoint.State(self.ranks.whole(tensors), plain)
+        told = {name: kept for name, callback in self.job.callbacks.items() if (kept := callback.state())}
+        return checkpoint.State(self.ranks.whole(tensors), vars(self.progress) | {"callbacks": told})
 
     def save(self) -> None:
-        """A checkpoint of this step, of the first process alone."""
-        state = self.state()
-        if self.ranks.first:
-            checkpoint.save(self.checkpoints, self.progress.step, state)
+        """A checkpoint of this step, which the first process writes beside training."""
+        self.writer.state(self.progress.step, self.state(), self.log.sync)
 
     def _swap(self, back: bool = False) -> None:
         """The weights to ship for those in training, and back again in the other order."""

@@ -1,5 +1,6 @@
 """Where a run stops: signals that ask for it, and numbers that are none."""
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from types import FrameType
 
 import torch
 
-from trainformer.core.batch import Batch
+from trainformer.core.batch import Batch, cut
 from trainformer.core.errors import UserError
+from trainformer.core.roles import Model, Task
 
 
 class Interrupted(Exception):
@@ -54,12 +56,46 @@ def signals(folder: Path) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def require_finite(loss: torch.Tensor, norm: torch.Tensor, batches: list[Batch], step: int) -> None:
-    """Raises UserError that names the rows of a step whose loss or gradient is NaN or infinite; weights are untouched."""
-    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-        rows = sorted(r for b in batches for r in b.rows)
-        raise UserError(
-            f"loss {float(loss)}, gradient norm {float(norm)}: not finite. The weights were not changed.",
-            where=f"step {step}, training rows {', '.join(map(str, rows[:16]))}",
-            fix="Lower train.lr, or use train.precision=float32.",
-        )
+GREATEST = 1e18
+"""A gradient of this length is as good as infinite: its square leaves float32. A shorter one makes no weight infinite."""
+
+
+def finite(loss: torch.Tensor, norm: torch.Tensor) -> bool:
+    """Whether the optimiser may use a step's gradient: then finite weights stay finite, and need not be looked at."""
+    return bool(torch.isfinite(loss) & (norm < GREATEST))
+
+
+def nonfinite(numbers: str, step: int, rows: str) -> UserError:
+    """What ends a run whose step gave `numbers` ("loss nan, ...") from those rows; its weights were not changed."""
+    return UserError(
+        f"{numbers}: not finite. The weights were not changed.",
+        where=f"step {step}, {rows}",
+        fix="Look at those rows; lower train.lr, use train.precision=float32, or skip some such steps: train.skip_nonfinite.",
+    )
+
+
+@torch.no_grad()
+def sick(model: Model, task: Task, batches: list[Batch]) -> list[int]:
+    """The rows of a step whose own loss is no number; none if it is not single ones."""
+    device = next(model.parameters()).device
+    alone = [one for b in batches for one in cut(b, len(b))]
+    found = [
+        b.rows[0]
+        for b in alone
+        if not torch.isfinite(task.loss(model(b.to(device)).float(), b.to(device)) * b.weight.to(device)).all()
+    ]
+    return sorted(found)
+
+
+def require_weights(model: Model, where: str) -> None:
+    """Raises UserError that names the first weight that is no number."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(f"the weight {name} has values that are not finite.", where=where, fix="Start from another model.")
+
+
+def require_scores(scores: dict[str, float], step: int) -> None:
+    """Raises UserError for a score that is no number: no best epoch could be chosen by it."""
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name} on validation is {value}.", where=f"step {step}", fix="Lower train.lr.")

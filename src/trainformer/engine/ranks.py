@@ -68,16 +68,16 @@ class Ranks:
         """The sums over all processes."""
         return list(counts)
 
-    def path(self, path: Path) -> Path:
-        """Where this process writes: only the first one's files are kept."""
-        return path
+    def rows(self, rows: list[int]) -> list[int]:
+        """The rows that the processes name, each its own: all of them in order."""
+        return sorted(rows)
 
     def units(self, batches: list[Batch]) -> int:
         """The units of a step, those of all processes."""
         return sum(len(b.weight) for b in batches)
 
     def summed(self, grad: Grad, model: Model) -> Grad:
-        """The gradient function, summed over the processes."""
+        """The gradient function, summed over the processes; there are no gradients before it."""
         return grad
 
     def clip(self, parameters: list[nn.Parameter], most: float, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -143,25 +143,16 @@ class Group(Ranks):
     def add(self, *counts: int) -> list[int]:
         return self.exchange.sums(list(counts))
 
-    def path(self, path: Path) -> Path:
-        return path if self.first else Path(os.devnull)
+    def rows(self, rows: list[int]) -> list[int]:
+        return sorted(int(row) for part in self.exchange.gathered(torch.tensor(rows).view(-1, 1)) for row in part)
 
     def units(self, batches: list[Batch]) -> int:
         return self.add(super().units(batches))[0]
 
     def summed(self, grad: Grad, model: Model) -> Grad:
-        """Gradients that were there before are set aside: they are sums already."""
-
         def over(batches: list[Batch]) -> Tensor:
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            before = [p.grad for p in parameters]
-            for parameter in parameters:
-                parameter.grad = None
             loss = grad(batches)
-            self._sum(parameters, loss)
-            for parameter, earlier in zip(parameters, before, strict=True):
-                if earlier is not None:
-                    parameter.grad = earlier if parameter.grad is None else earlier.add_(parameter.grad)
+            self._sum([p for p in model.parameters() if p.requires_grad], loss)
             return loss
 
         return over
@@ -201,7 +192,8 @@ class Group(Ranks):
         except Lost as lost:
             kept = self.first and self.whole_here
             if kept:
-                engine.save()
+                with engine.writer:
+                    engine.save()
             raise Lost(engine.progress.step, stop.folder, kept) from lost
         except Interrupted:
             self.agree()  # no one leaves before the checkpoint is whole: torchrun would end the others
@@ -215,6 +207,7 @@ class Group(Ranks):
 
     def begin(self, engine: "Engine") -> None:
         """Weights first, so that methods are shown those of a probe; then optimiser, methods and progress."""
+        engine.cut_to(int(self.same(engine.plan.micro_tokens)))
         state = engine.state()
         state.plain = self.word(state.plain)
         rest = {k: v for k, v in state.tensors.items() if not k.startswith("model.")}

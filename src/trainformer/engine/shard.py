@@ -38,6 +38,7 @@ class Sharded(Group):
 
     def begin(self, engine: "Engine") -> None:
         """The model is taken apart; then all weights, averages and moments are dealt out from the first process."""
+        engine.cut_to(int(self.same(engine.plan.micro_tokens)))
         shortest = engine.plan.rows[int(torch.argmin(engine.plan.rows.lengths))]
         self._spare = pack([replace(shortest, weight=0.0)])
         state = engine.state()

@@ -19,6 +19,7 @@ class Rdrop(Method):
     """
 
     shards: ClassVar[bool] = True
+    passes: ClassVar[int] = 2
 
     alpha: float = Field(1.0, ge=0, le=100)
     """Weight of the divergence, 0 or more; the paper uses 1 to 5 for classification."""

@@ -1,5 +1,7 @@
 """SimCSE: a row is nearer to itself under other dropout than to other rows (Gao et al. 2021, arXiv:2104.08821)."""
 
+from typing import ClassVar
+
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ class Simcse(Method):
     micro-batches. Goes well with: every method; it needs dropout, without which a row cannot but find itself.
     See: Gao et al. 2021, arXiv:2104.08821.
     """
+
+    passes: ClassVar[int] = 2
 
     weight: float = Field(0.1, gt=0, le=100)
     """Weight of the contrast."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -23,6 +24,8 @@ class Smart(Stepped):
     passes. Goes well with: every method. See: Jiang et al. 2020, arXiv:1911.03437, of which this is the first half (smoothness);
     the divergence is half of the paper's symmetric one, and noise larger than its 1e-5 is told from none in bfloat16.
     """
+
+    passes: ClassVar[int] = 2
 
     alpha: float = Field(1.0, gt=0, le=100)
     """Weight of the divergence; the paper uses 1 to 5, of twice this divergence."""

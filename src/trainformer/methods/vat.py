@@ -1,6 +1,7 @@
 """VAT: answers that do not change where the embeddings move most (Miyato et al. 2018, arXiv:1704.03976)."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -22,6 +23,8 @@ class Vat(Stepped):
     asked for. Cost: `2 + iterations` passes. Goes well with: every method; few labels are what it is for.
     See: Miyato et al. 2018, arXiv:1704.03976; the divergence is the task's own, symmetric one.
     """
+
+    passes: ClassVar[int] = 2
 
     alpha: float = Field(1.0, gt=0, le=100)
     """Weight of the divergence."""

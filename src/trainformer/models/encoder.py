@@ -1,6 +1,7 @@
 """The body of a pretrained model: packed where its attention can be, padded inside where it cannot."""
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -104,4 +105,5 @@ def packs_exactly(encoder: Any) -> bool:
     encoder.set_attn_implementation("sdpa" if encoder._supports_sdpa else "eager")
     padded = Encoder(encoder, packed=False)._run_padded(part)
     encoder.train(trained)
-    return bool(torch.allclose(packed, padded, atol=1e-4 * float(padded.abs().max()), rtol=0))
+    largest = float(padded.abs().max())
+    return math.isfinite(largest) and bool(torch.allclose(packed, padded, atol=1e-4 * largest, rtol=0))

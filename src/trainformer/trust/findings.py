@@ -41,9 +41,9 @@ def _why(results: dict[str, Any]) -> str:
 
 
 def curve(log: Path) -> list[list[float]]:
-    """At most POINTS of (step, loss, rate) from a log, each the mean of its neighbours' losses."""
+    """At most POINTS of (step, loss, rate) from a log, each the mean of its neighbours' losses; steps passed over have none."""
     steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    steps = [s for s in steps if "loss" in s]
+    steps = [s for s in steps if "lr" in s]
     size = max(1, -(-len(steps) // POINTS))
     groups = [steps[i : i + size] for i in range(0, len(steps), size)]
     return [[g[-1]["step"], sum(s["loss"] for s in g) / len(g), g[-1]["lr"]] for g in groups]
