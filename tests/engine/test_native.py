@@ -47,7 +47,7 @@ def test_it_learns_as_float32_does(engine: Make, log: Any) -> None:
                 module.p = 0.0
         loop.fit()
         curves[name] = torch.tensor(losses(log, loop))
-    assert curves["float32"][-4:].mean() < 0.6 * curves["float32"][:4].mean(), "there is something to learn"
+    assert curves["float32"][-4:].mean() < 0.8 * curves["float32"][:4].mean(), "there is something to learn"
     far = {name: float((curves[name] - curves["float32"]).abs().max()) for name in ("plain", "native")}
     assert far["native"] < 0.05 and far["native"] < 2 * far["plain"] + 0.01, far
 
@@ -160,7 +160,7 @@ def test_what_is_no_number_is_not_hidden(engine: Make) -> None:
         return gradient(batches)
 
     loop.gradient = spoilt
-    with pytest.raises(UserError, match="not finite. The weights were not changed"):
+    with pytest.raises(UserError, match=r"not finite\. The weights were not changed"):
         loop.fit()
 
 

@@ -72,7 +72,7 @@ def build(model: Model, methods: list[Method], settings: TrainSettings, kernels:
         {"params": chosen, "share": rate, "weight_decay": settings.weight_decay if decay else 0.0, "matrices": matrix}
         for (rate, decay, matrix), chosen in by_rule.items()
     ]
-    if kernels and settings.optimizer == "adamw" and all(native.fits(p) for group in groups for p in group["params"]):
+    if kernels and settings.optimizer == "adamw" and all(native.fits(p) for listed in by_rule.values() for p in listed):
         return _adam(native.AdamW)(groups, settings)
     return KNOWN[settings.optimizer].make(groups, settings)
 

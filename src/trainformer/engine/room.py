@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_map_only
 from trainformer.core.batch import Batch, Encoded, Part, pack
 from trainformer.core.errors import UserError
 from trainformer.engine.engine import Engine
-from trainformer.nn.native.linear import forget
 from trainformer.engine.optim import KNOWN
+from trainformer.nn.native.linear import forget
 
 HOLES = 2.0
 """What a step takes and gives back (activations, gradients) lies in memory with holes, as no two steps are of the same sizes:

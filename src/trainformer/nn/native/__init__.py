@@ -16,11 +16,19 @@ from trainformer.nn.native.adamw import AdamW
 
 
 def speed_up(model: nn.Module) -> None:
-    """Puts the kernels where they fit: modules become subclasses of what they were, weights stay."""
+    """Puts the kernels where they fit: modules become subclasses of what they were, weights stay.
+
+    Inside, hidden states are in bfloat16; what the model gives is in float32, as it is without kernels.
+    """
     watch_optimisers()
     linear.forget(model.parameters())
     residual.quicken(model)
     linear.quicken(model)
+    model.register_forward_hook(_widened)
+
+
+def _widened(module: nn.Module, args: Any, output: Any) -> Any:
+    return tuple(t.float() for t in output) if isinstance(output, tuple) else output
 
 
 @functools.cache

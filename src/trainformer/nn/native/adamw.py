@@ -31,6 +31,7 @@ class AdamW(torch.optim.AdamW):
         self.shrink = 1.0
 
     def _one(self, weight: Tensor, group: dict[str, Any]) -> None:
+        assert weight.grad is not None
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
