@@ -1,4 +1,4 @@
-"""Accuracy of the default recipe beside the majority class and the peer; writes the table of docs/benchmarks.md.
+"""Accuracy of the default recipe beside the majority class and the peer; writes the table of docs/benchmarks.md and the READMEs.
 
     python benchmarks/accuracy.py --shared DIR [--only peer|ours|table] [--threads 2]
 
@@ -21,6 +21,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- accuracy -->", "<!-- /accuracy -->"
+PAGES = ("docs/benchmarks.md", "README.md", "README.zh.md")
+CHINESE = {
+    "data, model": "数据，模型",
+    "score on test": "测试集分数",
+    "majority class": "多数类",
+    "peer: rate, median (seeds)": "对手：学习率，中位数（各种子）",
+    "Trainformer: median (seeds)": "Trainformer：中位数（各种子）",
+    "accuracy x 100": "准确率 x 100",
+    "first 2000 rows": "前 2000 行",
+    "(the mean)": "（平均值）",
+}
 RATES = (3e-5, 1e-4, 3e-4)
 SEEDS = (0, 1, 2)
 CASES = {
@@ -39,7 +50,6 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--case", action="append", choices=list(CASES))
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--results", type=Path, default=HERE / "accuracy.jsonl")
-    p.add_argument("--docs", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     return p.parse_args()
 
 
@@ -193,10 +203,18 @@ def main() -> None:
     text = table(a, results, names)
     print(text)
     if a.only in (None, "table"):
-        page = a.docs.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        after = rest.partition(END)[2]
-        a.docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        for name in PAGES:
+            put(HERE.parent / name, text)
+
+
+def put(path: Path, text: str) -> None:
+    """The table into its place on a page, in the page's language."""
+    if path.name.endswith(".zh.md"):
+        for word, chinese in CHINESE.items():
+            text = text.replace(word, chinese)
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Writes docs/settings.md and docs/reference/schema.json from the code, so that they cannot say anything else.
+"""Writes docs/settings.md, docs/methods.md and docs/reference/schema.json from the code, so that they cannot say anything else.
 
 python docs/make_reference.py [--check]       # --check: write nothing, exit code 1 if one is stale
 """
 
+import inspect
 import json
+import re
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,8 @@ from trainformer.core.roles import Backbone, Callback, Method, Task
 from trainformer.studies import settings as studies
 
 DOCS = Path(__file__).resolve().parent
+RESULTS = DOCS.parent / "benchmarks" / "methods_table.py"
+"""Tells what was measured of methods."""
 HEAD = """# Settings
 
 Written from the code by `make docs`; do not edit it. Each setting is `--set section.key=value` on the command line, and the same
@@ -37,6 +42,34 @@ An unknown name or a value out of range ends the run before it begins.
 [reference/schema.json](reference/schema.json) is the JSON Schema, as `trainformer schema` prints it. A YAML file with the line
 `# yaml-language-server: $schema=...` at its top is completed and checked by editors.
 """
+METHODS = """# Methods
+
+Written by `make docs` from the code and from `benchmarks/methods.jsonl`; do not edit it. A method is a change to training.
+Several stand beside each other, the last outermost; naming any replaces the default recipe's two, `llrd` and `ema`
+([recipe.md](recipe.md)).
+
+Where to begin:
+
+- Small files, many models on one base: `lora`; `adapter` to combine trained ones; `prefix` to change no matrix.
+- Short of time or memory: `freeze`.
+- Few rows: `rdrop`, then `fgm`, beside the default recipe.
+- A better score from the same run: `ema` (it is there), `swa` or `soup`.
+- A small model beside a better, slower one: `distil`. A group that must not be left behind: `group_dro`.
+
+What trains few weights has a rate of its own, a multiple of the recipe's, which is said before training; `train.lr` overrides it.
+Label smoothing, focal loss and class weights are settings of the tasks ([settings.md](settings.md)). What was measured stands
+[at the end](#measured).
+"""
+MEASURED = """## Measured
+
+    python benchmarks/methods.py --shared DIR
+
+A way is what stands after `trainformer train` beside data and model: `full` is the default recipe; what trains few weights stands
+alone; `no_ema` is `llrd` alone, `swa` and `soup` stand beside `llrd`, and `rdrop`, `fgm` and `freelb` beside both. Test rows are
+scored once. Shipped is the adapter's file or, where a bundle has none, the whole model.
+"""
+PART = re.compile(r"^(When|Cost|With|See|Command): ", re.MULTILINE)
+"""How the parts of a method's docstring begin."""
 WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}
 ROLES: list[tuple[str, str, Any, str]] = [
     (
@@ -67,6 +100,54 @@ def page() -> str:
             prefix = f"{section}.{name}" if section in ("method", "callbacks") else section
             parts += [table(found.model_fields.items(), prefix)] if found.model_fields else ["It has no settings.\n"]
     return "\n".join(parts)
+
+
+def methods_page() -> str:
+    """The page of methods: a section each, and what was measured."""
+    results = runpy.run_path(str(RESULTS))
+    found, _ = results["read"]()
+    role: Any = Method
+    every = dict(registry.classes(role))
+    parts = [METHODS, *(section(name, every, results["measured"](found, name)) for name in every), MEASURED, results["page"]()]
+    return "\n".join(parts)
+
+
+def section(name: str, every: dict[str, Any], measured: str) -> str:
+    """What a method is, when to use it, its cost, its company, its settings, what was measured, its command."""
+    found = every[name]
+    told = said(found)
+    paper = (sys.modules[found.__module__].__doc__ or "").splitlines()[0]
+    theirs = {n: other.clashes[name] for n, other in every.items() if name in other.clashes}
+    refused = {n: why.rstrip(".") for n, why in (theirs | dict(found.clashes)).items()}
+    settings = ", ".join(f"`{setting}`" for setting in found.model_fields)
+    lines = [
+        f"- **When**: {told['When']}",
+        f"- **Cost**: {told['Cost']}",
+        f"- **Goes well with**: {told['With']}",
+        *([f"- **Refuses**: {'; '.join(f'`{n}` ({why})' for n, why in sorted(refused.items()))}."] if refused else []),
+        f"- **Settings**: {settings} ([what they mean](settings.md#method-{name}))" if settings else "- **Settings**: none",
+        f"- **Measured**: {measured}",
+    ]
+    head = f"## {name}\n\n{paper}\n\n{found.summary()} {told['What']}\n"
+    return "\n".join([head, *lines, "", "```sh", command(name, found, told), "```", ""])
+
+
+def said(found: Any) -> dict[str, str]:
+    """The parts of a method's docstring, each on one line: What, When, Cost, With, See and, for some, Command."""
+    _, _, rest = inspect.cleandoc(found.__doc__).partition("\n\n")
+    what, *parts = PART.split(rest)
+    pairs = {"What": what, **dict(zip(parts[::2], parts[1::2], strict=True))}
+    return {key: " ".join(text.split()) for key, text in pairs.items()}
+
+
+def command(name: str, found: Any, told: dict[str, str]) -> str:
+    """A method that changes the model stands alone, any other beside the recipe's."""
+    company = [n for n in ("llrd", name, "ema") if n == name or n not in found.clashes]
+    alone = found.extend is not Method.extend
+    chosen = [name] if alone else list(dict.fromkeys(company))
+    words = told.get("Command") or " ".join(f"--method {n}" for n in chosen)
+    steady = " --set method.ema.decay=0.99" if "--method ema" in words else ""
+    return f"trainformer train --data reviews.csv {words}{steady} --out run-{name}"
 
 
 def table(fields: Any, prefix: str = "") -> str:
@@ -118,7 +199,11 @@ def limits(metadata: list[Any]) -> Iterator[str]:
 def pages() -> dict[Path, str]:
     """Every generated file with its content."""
     schema = json.dumps(studies.schema(), indent=1, ensure_ascii=False) + "\n"
-    return {DOCS / "settings.md": page(), DOCS / "reference" / "schema.json": schema}
+    return {
+        DOCS / "settings.md": page(),
+        DOCS / "methods.md": methods_page(),
+        DOCS / "reference" / "schema.json": schema,
+    }
 
 
 def main() -> None:

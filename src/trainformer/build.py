@@ -72,8 +72,8 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     if type(config.task).vary is Task.vary:  # it may bring in any token
         keep_rows(model, model.body.embed(), torch.cat([s.rows.cache.tokens for s in prepared.slices.values()]))
     train = prepared.slices["train"].rows.scaled()
-    share, told = recipe.trained(model)
-    chosen, words = recipe.settle(config.train, len(train), model.body.width, share)
+    told = recipe.trained(model)
+    chosen, words = recipe.settle(config.train, len(train), model.body.width, config.method.values())
     ranks, shared = spread(run.ranks, config)
     said += [*told, *words, *shared]
     prepared.said += said

@@ -40,6 +40,7 @@ def names() -> list[str]:
 def test_every_setting_has_a_sentence() -> None:
     short = [name for name, field in settings() if not (field.description or "").rstrip().endswith(".")]
     assert short == [], "write a sentence under the setting: what it does, unit, range"
+    assert [name for name, field in settings() if "\n" in (field.description or "")] == [], "on one line: it is a cell of a table"
 
 
 def test_every_component_has_a_sentence() -> None:

@@ -1,6 +1,7 @@
 """What every method must do. A new file in methods/ is picked up by its name."""
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ def test_its_settings_are_explained_and_rebuild_it(name: str) -> None:
     assert all(field.description for field in type(method).model_fields.values())
     assert type(method).summary().endswith(".") or ":" in type(method).summary()
     assert registry.build(Method, name, method.settings()).settings() == method.settings()
+
+
+@every_method
+def test_it_says_what_it_is_when_to_use_it_and_what_it_costs(name: str) -> None:
+    """docs/methods.md is made of it: a summary, what it does, and four parts."""
+    doc = vars(registry.find(Method, name))["__doc__"]  # type: ignore[type-abstract]
+    summary, what, rest = re.fullmatch(r"(.+)\n\n((?:.+\n)+)\n((?:.+\n)+) *", doc).groups()  # type: ignore[union-attr]
+    _, *parts = re.split(r"^ *(When|Cost|With|See|Command): ", rest, flags=re.MULTILINE)
+    assert [part for part in parts[::2] if part != "Command"] == ["When", "Cost", "With", "See"]
+    sentences = [summary, what, *(text for part, text in zip(parts[::2], parts[1::2], strict=True) if part != "Command")]
+    assert all(text.strip().endswith(".") for text in sentences)
+    assert "arXiv:" in parts[7]
 
 
 @every_method

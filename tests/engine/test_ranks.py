@@ -30,8 +30,8 @@ class Off(Method):
     shards = True
     _step = -1
     def after_step(self, model, step):
-        self._step = step
-        if os.environ.get("RANK") == RANK and STEP == str(step):
+        self._step = step - 1
+        if os.environ.get("RANK") == RANK and STEP == str(step - 1):
             end()
     def swap(self, model):
         if os.environ.get("RANK") == RANK and STEP == f"eval{self._step}":

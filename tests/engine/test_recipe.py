@@ -4,8 +4,9 @@ import pytest
 from torch import nn
 
 from trainformer.core.config import TrainSettings
-from trainformer.core.roles import Body, Model
+from trainformer.core.roles import Body, Method, Model
 from trainformer.engine.recipe import settle, trained
+from trainformer.methods.llrd import Llrd
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(100, 10), (2000, 8), (5333, 3), (8040, 3), (100_000, 3)])
@@ -18,10 +19,30 @@ def test_a_wider_model_gets_a_lower_rate(width: int, lr: float) -> None:
     assert settle(TrainSettings(), 1000, width)[0].lr == pytest.approx(lr)
 
 
-def test_few_trained_weights_get_a_higher_rate() -> None:
-    settled, said = settle(TrainSettings(), 1000, 768, trained_share=0.01)
+class _Slow(Method):
+    """Asks for a higher rate."""
+
+    key = "slow"
+    rate_factor = 5.0
+
+
+class _Slower(Method):
+    """Asks for a still higher one."""
+
+    key = "slower"
+    rate_factor = 20.0
+
+
+def test_a_method_may_ask_for_a_higher_rate_and_of_several_the_largest_counts() -> None:
+    settled, said = settle(TrainSettings(), 1000, 768, [_Slow()])
     assert settled.lr == pytest.approx(2.5e-4)
-    assert "1.0% is trained" in said[1]
+    assert said[1] == "lr: 0.00025 for a model of width 768, 5 times the usual with slow (--set train.lr=X)"
+    assert settle(TrainSettings(), 1000, 384, [Llrd(), _Slower(), _Slow()])[0].lr == pytest.approx(2e-3)
+    assert settle(TrainSettings(), 1000, 768, [Llrd()])[0].lr == pytest.approx(5e-5)
+
+
+def test_the_rate_of_the_user_wins() -> None:
+    assert settle(TrainSettings(lr=3e-5), 1000, 768, [_Slower()])[0].lr == 3e-5
 
 
 def test_what_is_set_stays_and_is_not_said() -> None:
@@ -32,6 +53,6 @@ def test_what_is_set_stays_and_is_not_said() -> None:
 def test_the_trained_share_is_told() -> None:
     model = Model(Body(), nn.Linear(9, 10))
     model.head.weight.requires_grad_(False)
-    assert trained(model) == (0.1, ["trained: 10 of 100 parameters (10.00%); the others stay as they are"])
+    assert trained(model) == ["trained: 10 of 100 parameters (10.00%); the others stay as they are"]
     model.head.weight.requires_grad_(True)
-    assert trained(model) == (1.0, [])
+    assert trained(model) == []

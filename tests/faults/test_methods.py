@@ -13,6 +13,10 @@ TOGETHER = "the methods '{}' and '{}' cannot be used together: {}"
 WRONG: dict[str, tuple[list[str], str, str]] = {
     "unknown target": (["lora"], "lora.targets=[qery]", "lora.targets: nothing in the model is called 'qery'. Did you mean "
                        "'query'? The model has: dense, key, query, value."),
+    "no layer": (["adalora"], "adalora.targets=[kye]", "adalora.targets: nothing in the model is called 'kye'. "
+                 "Did you mean 'key'? The model has: dense, key, query, value."),
+    "unknown bias": (["bitfit"], "bitfit.targets=[qeury]", "bitfit.targets: nothing in the model is called 'qeury'. Did you"),
+    "no time to cut": (["adalora"], "adalora.end=0.1", "adalora.end: there is no time to cut ranks."),
     "rank beyond the layer": (["lora"], "lora.rank=33", "lora.rank: rank 33 is more than the layer "),
     "adalora beyond the layer": (["adalora"], "adalora.rank=22", "adalora.rank: rank 33 is more than the layer "),
     "long prefix": (["prefix"], "prefix.length=65", "prefix.length: 65 is more than the model reads tokens: 64."),

@@ -4,16 +4,20 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from trainformer.core.batch import Batch, cut
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model
+from trainformer.methods import ia3
 from trainformer.methods.adapter import Adapter
 from trainformer.methods.ia3 import Ia3
 from trainformer.methods.lora import Lora
 from trainformer.methods.prefix import Prefix
 from trainformer.methods.prompt import Prompt
+from trainformer.models.encoder import Encoder
+from trainformer.models.pretrained import quiet
 from trainformer.nn.bottleneck import Fusion
 
 
@@ -179,6 +183,21 @@ def test_fusion_is_attention_over_bottlenecks_and_their_mean_at_first() -> None:
 
 # IA3
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "bart": {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_layers": 1},
+    "t5": {"d_model": 16, "d_kv": 8, "num_layers": 2, "num_heads": 2, "d_ff": 32},
+} | {name: dict[str, int]() for name in ("mpnet", "deberta-v2", "modernbert")}  # fmt: skip
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def family(kind: str) -> Model:
+    """A random encoder of two layers, padded inside."""
+    config = transformers.AutoConfig.for_model(kind, vocab_size=65, pad_token_id=0, **(FAMILIES[kind] or SMALL))
+    with quiet():
+        encoder = transformers.AutoModel.from_config(config)
+    return Model(Encoder(encoder.get_encoder() if config.is_encoder_decoder else encoder, packed=False), nn.Linear(16, 3))
+
 
 def test_ia3_scales_keys_values_and_the_inside_of_the_feed_forward(bert: Model, texts: Batch) -> None:
     pytest.importorskip("peft")
@@ -199,6 +218,24 @@ def test_ia3_scales_keys_values_and_the_inside_of_the_feed_forward(bert: Model, 
     assert torch.allclose(folded[f"{name}attention.self.key.bias"], plain[f"{name}attention.self.key.bias"] * key)
     assert torch.allclose(folded[f"{name}output.dense.weight"], plain[f"{name}output.dense.weight"] * inside)
     assert torch.allclose(alone(bert, texts), scaled, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_ia3_finds_keys_and_values_in_the_families(kind: str) -> None:
+    """Two vectors of the width a layer, one where they are made together with the queries, and one inside the feed-forward."""
+    pytest.importorskip("peft")
+    model = family(kind)
+    Ia3().extend(model)
+    scaled = [m for m in model.modules() if hasattr(m, "ia3_l")]
+    assert len(scaled) == 2 * (2 if kind == "modernbert" else 3)
+    assert sum(trained(model).values()) == 2 * ((48 if kind == "modernbert" else 16 + 16) + 32)
+
+
+def test_ia3_refuses_layers_without_known_names(bert: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.setattr(ia3, "SCALED", ("kv",))
+    with pytest.raises(UserError, match=r"ia3\.targets: no layer .* tells keys and values\. Name .* has: dense, key"):
+        Ia3().extend(bert)
 
 
 def test_ia3_answers_an_unknown_target_with_the_names(bert: Model) -> None:

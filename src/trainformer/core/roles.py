@@ -237,6 +237,8 @@ class Method(Component):
     """Whether it does right by weights of which each process holds a part (train.shard)."""
     moves_start: ClassVar[bool] = False
     """Whether the untrained model gives other outputs with it than without (prefix, prompt)."""
+    rate_factor: ClassVar[float] = 1.0
+    """How many times the usual rate a run with it learns best at, where the user sets none; of several the largest counts."""
 
     def takes(self) -> int:
         """How many tokens of each sequence it takes for itself; a text has so many fewer."""
@@ -271,7 +273,7 @@ class Method(Component):
         return grad
 
     def after_step(self, model: Model, step: int) -> None:
-        """Called when the optimiser has stepped."""
+        """Called when the optimiser has stepped; `step` steps are done now, this one counted."""
 
     def swap(self, model: Model) -> None:
         """Exchanges the weights in training with those to evaluate and ship; its own inverse."""

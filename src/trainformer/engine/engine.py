@@ -164,7 +164,7 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         for method in self.job.methods.values():
-            method.after_step(self.model, step)
+            method.after_step(self.model, step + 1)
         self.progress.step = step + 1
         report = StepReport(step + 1, len(self.plan), self._epoch, float(loss), lr, tokens, padded,
                             time.perf_counter() - began, float(norm))  # fmt: skip
@@ -239,9 +239,9 @@ class Engine:
         assert self.progress.best_step is not None, "a run is scored at least once"
         self.model, self.ranks = self.ranks.model(self.model), Ranks()
         self.model.load_state_dict(checkpoint.load_best(self.checkpoints, self.progress.best_step))
-        self.adapter = taken(self.model)
         for method in self.job.methods.values():
             method.finish(self.model, self._goodness)
+        self.adapter = taken(self.model)
         for method in self.job.methods.values():
             method.fold(self.model)
         return self.model.eval()

@@ -14,8 +14,6 @@ STEPS = 1000
 LEAST_EPOCHS, MOST_EPOCHS = 3, 10
 BASE_WIDTH, BASE_RATE = 768, 5e-5
 """BERT-base learns well at 5e-5 (Devlin et al. 2019, arXiv:1810.04805); a narrower model bears more, a wider one less."""
-FEW_SHARE, FEW_FACTOR = 0.2, 5.0
-"""Where less than this share of the weights is trained (LoRA: Hu et al. 2021, arXiv:2106.09685), the rate is higher."""
 
 
 def longest(asked: int | None, most: int, methods: Iterable[Method]) -> int:
@@ -31,25 +29,24 @@ def longest(asked: int | None, most: int, methods: Iterable[Method]) -> int:
     return asked or min(USUAL_TOKENS, left)
 
 
-def trained(model: Model) -> tuple[float, list[str]]:
-    """The share of the parameters that is trained, 0..1, and what to say about it where that is not all."""
+def trained(model: Model) -> list[str]:
+    """What to say about the share of the parameters that is trained, where that is not all."""
     every = sum(p.numel() for p in model.parameters())
     some = sum(p.numel() for p in model.parameters() if p.requires_grad)
     words = f"trained: {some:,} of {every:,} parameters ({some / every:.2%}); the others stay as they are"
-    return some / every, [words] if some < every else []
+    return [words] if some < every else []
 
 
-def settle(settings: TrainSettings, rows: int, width: int, trained_share: float = 1.0) -> tuple[TrainSettings, list[str]]:
-    """The settings with epochs and rate filled in, and what to say about them."""
+def settle(settings: TrainSettings, rows: int, width: int, methods: Iterable[Method] = ()) -> tuple[TrainSettings, list[str]]:
+    """The settings with epochs and rate filled in, and what to say about them; a method may ask for a higher rate."""
     said, found = [], {}
     if settings.epochs is None:
         steps = math.ceil(rows / settings.step_rows)
         found["epochs"] = float(min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS / steps))))
         said.append(f"epochs: {found['epochs']:g} for {rows} rows (--set train.epochs=N)")
     if settings.lr is None:
-        factor = KNOWN[settings.optimizer].factor
-        factor *= FEW_FACTOR if trained_share < FEW_SHARE else 1.0
-        found["lr"] = BASE_RATE * BASE_WIDTH / width * factor
-        few = f", of which {trained_share:.1%} is trained" if trained_share < FEW_SHARE else ""
+        times, asking = max(((m.rate_factor, type(m).key) for m in methods), default=(1.0, ""), key=lambda each: each[0])
+        found["lr"] = BASE_RATE * BASE_WIDTH / width * KNOWN[settings.optimizer].factor * times
+        few = f", {times:g} times the usual with {asking}" if times != 1 else ""
         said.append(f"lr: {found['lr']:.2g} for a model of width {width}{few} (--set train.lr=X)")
     return settings.model_copy(update=found), said

@@ -16,11 +16,16 @@ class Adalora(Method):
     """Train low-rank changes in the form of an SVD, and move their ranks to the layers where they matter most.
 
     Inputs: the linear layers of the body. Gives: `W x + (alpha / initial) * B diag(E) A x`, A "R D", B "D R", E "R"; from an
-    initial rank each, the least important of all E are set to 0 until `rank` a layer are left on the average. Cost: as
-    `lora` of the initial rank, and a running mean of each gradient. Goes well with: what `lora` goes well with; an average
-    of weights (`ema`) keeps traces of what was cut. See: Zhang et al. 2023, arXiv:2303.10512.
+    initial rank each, the least important of all E are set to 0 until `rank` a layer are left on the average.
+
+    When: as `lora`, where layers need change unequally; in fewer than some hundred steps there is little time to move ranks.
+    Cost: as `lora` of the initial rank, and a running mean of each gradient.
+    With: what `lora` goes well with; an average of weights (`ema`) keeps traces of what was cut, and a best epoch before `end`
+    has more ranks than were asked for.
+    See: Zhang et al. 2023, arXiv:2303.10512.
     """
 
+    rate_factor: ClassVar[float] = 10.0
     clashes: ClassVar[dict[str, str]] = {"lora": "both change the same matrices, and peft folds one change a matrix"}
 
     rank: int = Field(8, ge=1)
@@ -42,7 +47,7 @@ class Adalora(Method):
     smooth: float = Field(0.85, ge=0, lt=1)
     """How much of the running mean of importance, and of its spread, a step keeps."""
     orthogonal: float = Field(0.5, ge=0)
-    """Weight of what keeps A and B orthogonal."""
+    """Weight of what keeps A and B orthogonal: the mean norm of `A A' - 1` and `B' B - 1`, not squared, as the authors' code."""
 
     _budget: RankBudget | None = PrivateAttr(None)
 

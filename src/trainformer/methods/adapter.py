@@ -20,12 +20,17 @@ HERE = "body.added.adapter."
 class Adapter(Method):
     """Train a bottleneck after the sublayers of each layer; all else stays frozen but the head.
 
-    Inputs: what a sublayer adds, "T D". Gives: `x + up(gelu(down(x)))` in its place, down "D width", up "width D" and zero
-    at first. Cost: 2 D width parameters a bottleneck, which stay in the bundle and run at prediction. Goes well with:
-    `lora`, `bitfit`, and every method that changes the loss.
+    Inputs: what a sublayer adds, "T D". Gives: `x + up(gelu(down(x)))` in its place, down "D width", up "width D" and zero at
+    first.
+
+    When: several tasks on one base with small files, or trained ones to combine (`fuse`); to ship a plain model take `lora`.
+    Cost: 2 D width parameters a bottleneck, which stay in the bundle and run at prediction.
+    With: `lora`, `bitfit`, and every method that changes the loss.
     See: Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00052; fusion: 2021, arXiv:2005.00247.
+    Houlsby et al. train the norms too; here they stay as they were.
     """
 
+    rate_factor: ClassVar[float] = 10.0
     stays: ClassVar[bool] = True
 
     width: int | None = Field(None, ge=1)
@@ -33,8 +38,7 @@ class Adapter(Method):
     style: Literal["houlsby", "pfeiffer"] = "houlsby"
     """After attention and feed-forward (houlsby), or after the feed-forward alone (pfeiffer)."""
     fuse: list[str] | int = Field(default_factory=list)
-    """Bundles of trained adapters to combine (AdapterFusion): they stay frozen, attention over them is trained; a bundle
-    stores how many they are."""
+    """Bundles of trained adapters to combine (AdapterFusion): they stay frozen, attention over them is trained; or how many."""
 
     def extend(self, model: Model) -> None:
         """Raises UserError for a bottleneck that is wider than the model, and where there are no such layers."""

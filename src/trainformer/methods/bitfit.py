@@ -1,5 +1,7 @@
 """BitFit: train the biases alone (Ben Zaken et al. 2022, arXiv:2106.10199)."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from trainformer.core.errors import UserError
@@ -10,10 +12,15 @@ from trainformer.nn.surgery import faster, matching, own_parameters, train_only
 class Bitfit(Method):
     """Train the biases of the body and the head; every matrix stays frozen.
 
-    Inputs: the biases of the body. Gives: the same model with other biases, nothing added. Cost: about one parameter
-    in a thousand is trained; they learn at twice the rate of the head. Goes well with: `lora`, and every method that
-    changes the loss. See: Ben Zaken et al. 2022, arXiv:2106.10199.
+    Inputs: the biases of the body. Gives: the same model with other biases, nothing added.
+
+    When: the smallest of files, few rows; what it can learn is small.
+    Cost: about one parameter in a thousand is trained; they learn at twice the rate of the head.
+    With: `lora`, and every method that changes the loss.
+    See: Ben Zaken et al. 2022, arXiv:2106.10199.
     """
+
+    rate_factor: ClassVar[float] = 5.0
 
     targets: list[str] | None = None
     """Names, or ends of names, of the modules whose biases are trained, as `query`; none: all."""

@@ -18,9 +18,12 @@ class Curriculum(Stepped):
 
     Inputs: how hard each training row is. Gives: by length or by a column, rows out of the easiest share c of all, each row drawn
     for a step replaced by the one at c times its rank; by loss, the easiest share of each step alone has a weight, so that the
-    plan does not hang on what was learnt (self-paced). Cost: none; by loss, a second forward pass where a step is cut into
-    micro-batches. Goes well with: every method. See: Bengio et al. 2009 (ICML); Platanios et al. 2019, arXiv:1903.09848
-    (pacing); Kumar et al. 2010 (NeurIPS; self-paced).
+    plan does not hang on what was learnt (self-paced).
+
+    When: rows differ much in how hard or how noisy they are, and a length, a column or the loss tells.
+    Cost: none; by loss, a second forward pass where a step is cut into micro-batches.
+    With: every method.
+    See: Bengio et al. 2009 (ICML); Platanios et al. 2019, arXiv:1903.09848 (pacing); Kumar et al. 2010 (NeurIPS; self-paced).
     """
 
     by: Literal["length", "column", "loss"] = "length"

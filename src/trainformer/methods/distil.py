@@ -19,8 +19,13 @@ class Distil(Method):
 
     Inputs: a bundle of the same task, labels and tokenizer. Gives: `(1 - weight) * loss + weight * t^2 * divergence(answer / t,
     teacher's / t) + hidden * distance`, "U", t the temperature; the distance is the mean over tokens and layers of the squared
-    difference of states brought to length 1, each layer beside the teacher's at the same height. Cost: a forward pass of the
-    teacher. Goes well with: every method. See: Hinton et al. 2015, arXiv:1503.02531; Sun et al. 2019, arXiv:1908.09355 (states).
+    difference of states brought to length 1, each layer beside the teacher's at the same height.
+
+    When: there is a better and slower model of the same task, and this one shall be small.
+    Cost: a forward pass of the teacher.
+    With: every method.
+    See: Hinton et al. 2015, arXiv:1503.02531; Sun et al. 2019, arXiv:1908.09355 (states).
+    Command: --method llrd --method distil --method ema --set method.distil.teacher=run-adapter/bundle
     """
 
     teacher: str | None = None

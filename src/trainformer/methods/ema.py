@@ -12,9 +12,13 @@ from trainformer.nn.average import Average
 class Ema(Method):
     """Evaluate and ship a moving average of the weights, which is steadier than the last ones.
 
-    Inputs: the trained weights after each step t = 1, 2, ... Gives: `average += (1 - d) * (weights - average)` with
-    `d = min(decay, (1 + t) / (10 + t))`, so that the start is soon forgotten. Cost: a float32 copy of the trained
-    weights, a second one while evaluating. Goes well with: every method. See: Tarvainen and Valpola 2017, arXiv:1703.01780.
+    Inputs: the trained weights after each step t = 1, 2, ... Gives: `average += (1 - d) * (weights - average)` with `d =
+    min(decay, (1 + t) / (10 + t))`, so that the start is soon forgotten.
+
+    When: always, it is in the default recipe: it steadies short runs at a high rate, and noisy labels are followed less.
+    Cost: a float32 copy of the trained weights, a second one while evaluating.
+    With: every method.
+    See: Tarvainen and Valpola 2017, arXiv:1703.01780.
     """
 
     shards: ClassVar[bool] = True

@@ -16,11 +16,14 @@ from trainformer.nn.gradients import add, take
 class Fgm(Method):
     """Also learn from embeddings that are moved a small step the way that raises the loss most.
 
-    Inputs: the gradient g of the token embeddings "V D" over the whole step. Gives: the gradients at the embeddings e
-    and at `e + epsilon * g / ||g||`, added; the loss at e. Cost: two passes a step, a second copy of the gradients.
-    Goes well with: every method; embeddings that `lora` freezes are moved all the same, and stay what they were.
-    See: Miyato et al. 2017, arXiv:1605.07725; it takes the norm by sequence, here the step has one, so that
-    micro-batches change nothing.
+    Inputs: the gradient g of the token embeddings "V D" over the whole step. Gives: the gradients at the embeddings e and at `e +
+    epsilon * g / ||g||`, added; the loss at e.
+
+    When: few rows; the cheapest of the adversaries.
+    Cost: two passes a step, a second copy of the gradients.
+    With: every method; embeddings that `lora` freezes are moved all the same, and stay what they were.
+    See: Miyato et al. 2017, arXiv:1605.07725; it takes the norm by sequence, here the step has one, so that micro-batches change
+    nothing.
     """
 
     epsilon: float = Field(1.0, gt=0, le=100)

@@ -13,9 +13,12 @@ from trainformer.nn.stepped import Stepped
 class Freelb(Stepped):
     """Learn from token embeddings that an adversary moves, at each of its steps: the mean of their gradients.
 
-    Inputs: the gradient g of each row's embeddings "T E", a start drawn from the seed, the step and the row. Gives: gradient
-    and loss as means over `steps` moves, each from the last one by `move = ball(move + rate * g / ||g||)`. Cost: `steps` passes
-    a step. Goes well with: every method; another adversary would start where this one ends.
+    Inputs: the gradient g of each row's embeddings "T E", a start drawn from the seed, the step and the row. Gives: gradient and
+    loss as means over `steps` moves, each from the last one by `move = ball(move + rate * g / ||g||)`.
+
+    When: few rows; as `pgd`, but each step of the adversary is learnt from, so its passes are not lost.
+    Cost: `steps` passes a step.
+    With: every method; another adversary would start where this one ends.
     See: Zhu et al. 2020, arXiv:1909.11764.
     """
 

@@ -17,10 +17,12 @@ INSIDE = "what it adds works inside the layers that 'freeze' keeps as they are"
 class Freeze(Method):
     """Keep the bottom layers, or parameters by name, as they were; the rest is trained.
 
-    Inputs: the blocks of the body. Gives: the same model; no backward pass goes below the lowest trained layer, and the
-    frozen layers run without dropout, and in packed models once: what they say of the rows "T D" is kept on disk. Cost:
-    with k of L layers frozen, over E epochs about k + 3E(L-k) parts of 3EL. Goes well with: every method; what it freezes
-    no other method trains, and what moves embeddings (`fgm`) has the layers run each time.
+    Inputs: the blocks of the body. Gives: the same model; no backward pass goes below the lowest trained layer, and the frozen
+    layers run without dropout, and in packed models once: what they say of the rows "T D" is kept on disk.
+
+    When: time or memory is short; with many epochs the frozen part costs next to nothing.
+    Cost: with k of L layers frozen, over E epochs about k + 3E(L-k) parts of 3EL.
+    With: every method; what it freezes no other method trains, and what moves embeddings (`fgm`) has the layers run each time.
     See: Lee et al. 2019, arXiv:1911.03090.
     """
 

@@ -13,9 +13,13 @@ from trainformer.core.roles import Facts, Grad, Method, Model
 class GradualUnfreeze(Method):
     """Train the head first, and let the layers join one by one from the top, the embeddings last.
 
-    Inputs: the blocks of the body. Gives: the same model; at first no backward pass goes below the head, at the end it
-    goes through all. Cost: less than full training while layers wait. Goes well with: `llrd`, and every method; what
-    another method freezes stays frozen. See: Howard and Ruder 2018, arXiv:1801.06146, who let one join an epoch.
+    Inputs: the blocks of the body. Gives: the same model; at first no backward pass goes below the head, at the end it goes
+    through all.
+
+    When: the head starts at random (`train.probe=false`), and few rows could tear good layers apart.
+    Cost: less than full training while layers wait.
+    With: `llrd`, and every method; what another method freezes stays frozen.
+    See: Howard and Ruder 2018, arXiv:1801.06146, who let one join an epoch.
     """
 
     clashes: ClassVar[dict[str, str]] = {"adalora": "it would cut ranks of layers that have not begun to learn"}

@@ -13,10 +13,13 @@ from trainformer.metrics.decide import OneOf
 class GroupDro(Method):
     """Learn for the worst group of rows: a group whose loss is higher has a weight that grows faster.
 
-    Inputs: one loss "U" for each row of the whole step, and the group of each. Gives: the mean over the step of
-    `q[group] * mean loss of the group`, after `q *= exp(eta * mean loss)` and a division that makes their sum 1. Cost: a second
-    forward pass where a step is cut into micro-batches. Goes well with: weight decay and early stopping, without which a large
-    model fits every group. See: Sagawa et al. 2020, arXiv:1911.08731, algorithm 1.
+    Inputs: one loss "U" for each row of the whole step, and the group of each. Gives: the mean over the step of `q[group] * mean
+    loss of the group`, after `q *= exp(eta * mean loss)` and a division that makes their sum 1.
+
+    When: no group of rows (a source, a dialect, a rare label) may be left behind; the mean score may fall for it.
+    Cost: a second forward pass where a step is cut into micro-batches.
+    With: weight decay and early stopping, without which a large model fits every group.
+    See: Sagawa et al. 2020, arXiv:1911.08731, algorithm 1.
     """
 
     column: str | None = None

@@ -10,8 +10,12 @@ from trainformer.core.roles import Method, Model, Rule
 class Llrd(Method):
     """Lower layers learn more slowly: each block has the rate of the one above it times `decay`.
 
-    Inputs: the blocks of the body, embeddings first. Gives: the top block and the head the full rate, the embeddings
-    `decay ** layers` of it. Cost: none. Goes well with: every method; what `lora` adds to a layer learns at its rate.
+    Inputs: the blocks of the body, embeddings first. Gives: the top block and the head the full rate, the embeddings `decay **
+    layers` of it.
+
+    When: always, it is in the default recipe: what lower layers know is general, and few rows should not undo it.
+    Cost: none.
+    With: every method; what `lora` adds to a layer learns at its rate.
     See: Howard and Ruder 2018, arXiv:1801.06146, and BEiT (Bao et al. 2022, arXiv:2106.08254).
     """
 

@@ -16,12 +16,16 @@ TWICE = "both change the same matrices, and peft folds one change a matrix"
 class Lora(Method):
     """Train a low-rank change to each matrix of the layers and the head; all else stays frozen.
 
-    Inputs: the linear layers of the body. Gives: `W x + (alpha / rank) * B A x`, A "R D" random, B "D R" zero at first,
-    in float32; folded into W to ship, so a bundle is a plain model. Cost: a few percent of the memory for gradients
-    and optimiser; it wants about ten times the usual rate. Goes well with: every method.
+    Inputs: the linear layers of the body. Gives: `W x + (alpha / rank) * B A x`, A "R D" random, B "D R" zero at first, in
+    float32; folded into W to ship, so a bundle is a plain model.
+
+    When: many models on one base, small files, little memory; the first of its kind to try, since a plain model ships.
+    Cost: a few percent of the memory for gradients and optimiser; the backward pass runs through all layers as ever.
+    With: every method.
     See: Hu et al. 2022, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732.
     """
 
+    rate_factor: ClassVar[float] = 10.0
     stays: ClassVar[bool] = False
     shards: ClassVar[bool] = True
     clashes: ClassVar[dict[str, str]] = {"adalora": TWICE, "ia3": TWICE}
@@ -40,8 +44,7 @@ class Lora(Method):
     """Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA), so that high ranks learn as fast as low ones."""
 
     start: str | None = None
-    """Folder of a peft adapter to begin from, its rank, strength and targets with it; its head too, if it fits and no probe
-    is fitted (`train.probe=false`)."""
+    """Folder of a peft adapter to begin from: rank, strength, targets and, without a probe (`train.probe=false`), the head."""
 
     _head: str = PrivateAttr("")
 

@@ -16,11 +16,15 @@ from trainformer.nn.stepped import Stepped
 class Mixup(Stepped):
     """Mix the state of each example with that of another of the same step: answers between rows change in a line.
 
-    Inputs: the states "B D" that the last layer reads, of the whole step. Gives: the loss of each row's own target at
-    `s * state + (1 - s) * other`, s drawn from Beta(alpha + 1, alpha), which has the same mean as both targets' losses, weighed
-    by s and 1 - s, with s from Beta(alpha, alpha). Cost: a second forward pass where a step is cut into micro-batches. Goes well
-    with: every method; what stands before it in the list sees mixed answers. See: Zhang et al. 2018, arXiv:1710.09412; Verma et
-    al. 2019, arXiv:1806.05236 (states); Carratino et al. 2020, arXiv:2006.06049 (one target).
+    Inputs: the states "B D" that the last layer reads, of the whole step. Gives: the loss of each row's own target at `s * state
+    + (1 - s) * other`, s drawn from Beta(alpha + 1, alpha), which has the same mean as both targets' losses, weighed by s and 1 -
+    s, with s from Beta(alpha, alpha).
+
+    When: few rows, noisy labels, or scores that are too sure.
+    Cost: a second forward pass where a step is cut into micro-batches.
+    With: every method; what stands before it in the list sees mixed answers.
+    See: Zhang et al. 2018, arXiv:1710.09412; Verma et al. 2019, arXiv:1806.05236 (states); Carratino et al. 2020,
+    arXiv:2006.06049 (one target).
     """
 
     alpha: float = Field(0.2, gt=0, le=100)

@@ -13,8 +13,12 @@ class Neftune(Stepped):
     """Add uniform noise to the token embeddings in training, so that their very values are not learnt by heart.
 
     Inputs: embeddings "T E". Gives: `embeddings + alpha / sqrt(T E) * noise`, T the tokens of a row, noise uniform in -1..1 and
-    drawn from the seed, the step and the row. Cost: none to speak of. Goes well with: every method; what an adversary moves
-    has noise too. See: Jain et al. 2024, arXiv:2310.05914.
+    drawn from the seed, the step and the row.
+
+    When: few rows that are read many times; it costs nothing to try.
+    Cost: none to speak of.
+    With: every method; what an adversary moves has noise too.
+    See: Jain et al. 2024, arXiv:2310.05914.
     """
 
     alpha: float = Field(5.0, gt=0, le=1000)

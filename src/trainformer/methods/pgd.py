@@ -13,8 +13,11 @@ class Pgd(Method):
     """Also learn from token embeddings that are moved uphill in several steps, within a ball around each row.
 
     Inputs: the gradient g of each row's embeddings "T E". Gives: `move = ball(move + rate * g / ||g||)`, `steps` times from 0,
-    and the gradients at the embeddings and at the moved ones, added; the loss at the embeddings. Cost: `steps + 1` passes a
-    step. Goes well with: every method; another adversary would start where this one ends.
+    and the gradients at the embeddings and at the moved ones, added; the loss at the embeddings.
+
+    When: few rows; stronger than `fgm`, and dearer.
+    Cost: `steps + 1` passes a step.
+    With: every method; another adversary would start where this one ends.
     See: Madry et al. 2018, arXiv:1706.06083; the ball is that of all embeddings of a row (Miyato et al. 2017, arXiv:1605.07725).
     """
 

@@ -14,12 +14,16 @@ from trainformer.nn.surgery import add, faster
 class Prefix(Method):
     """Train keys and values that every token of every layer can also attend to; all else stays frozen but the head.
 
-    Inputs: the attention of each layer. Gives: attention over `length` learned keys and values "H P K" and the tokens'
-    own, in packed models, without a token more. Cost: 2 P D parameters a layer, a little attention; it stays in the
-    bundle, and learns at twenty times the rate of the head. Goes well with: `lora`, `bitfit`, and every method that changes
-    the loss. See: Li and Liang 2021, arXiv:2101.00190; in each layer: Liu et al. 2022, arXiv:2110.07602.
+    Inputs: the attention of each layer. Gives: attention over `length` learned keys and values "H P K" and the tokens' own, in
+    packed models, without a token more.
+
+    When: one base serves many tasks, each with a small file and no matrix changed.
+    Cost: 2 P D parameters a layer, a little attention; it stays in the bundle, and learns at twenty times the rate of the head.
+    With: `lora`, `bitfit`, and every method that changes the loss.
+    See: Li and Liang 2021, arXiv:2101.00190; in each layer: Liu et al. 2022, arXiv:2110.07602.
     """
 
+    rate_factor: ClassVar[float] = 5.0
     stays: ClassVar[bool] = True
     moves_start: ClassVar[bool] = True
     length: int = Field(16, ge=1)

@@ -17,12 +17,17 @@ BETWEEN = "it moves the embeddings of a text's tokens, and the prompt stands bet
 class Prompt(Method):
     """Train vectors that stand in front of each text like words; all else stays frozen but the head.
 
-    Inputs: the token embeddings. Gives: each sequence with `length` vectors after its first token; what the body says of
-    them is dropped, so the head sees the text alone. Cost: `length` tokens more a sequence; they stay in the bundle
-    and learn at twenty times the rate of the head; weak on small models. Goes well with: `lora`, `bitfit`.
+    Inputs: the token embeddings. Gives: each sequence with `length` vectors after its first token; what the body says of them is
+    dropped, so the head sees the text alone.
+
+    When: the smallest file of all for a large model; small models learn little by it.
+    Cost: `length` tokens more a sequence; they stay in the bundle and learn at twenty times the rate of the head; weak on small
+    models.
+    With: `lora`, `bitfit`.
     See: Lester et al. 2021, arXiv:2104.08691.
     """
 
+    rate_factor: ClassVar[float] = 5.0
     stays: ClassVar[bool] = True
     moves_start: ClassVar[bool] = True
     clashes: ClassVar[dict[str, str]] = dict.fromkeys(["freelb", "neftune", "pgd", "smart", "vat"], BETWEEN)

@@ -13,8 +13,11 @@ from trainformer.core.roles import Facts, Loss, Method, Model, Task
 class Rdrop(Method):
     """Two passes with different dropout must agree: their divergence is added to the mean of their losses.
 
-    Inputs: any loss "U" that runs the model. Gives: `(one + other) / 2 + alpha * divergence`, "U", in nats. Cost: two
-    passes a step. Goes well with: every method; it needs dropout, without which the divergence is 0.
+    Inputs: any loss "U" that runs the model. Gives: `(one + other) / 2 + alpha * divergence`, "U", in nats.
+
+    When: few rows, and a model with dropout.
+    Cost: two passes a step.
+    With: every method; it needs dropout, without which the divergence is 0.
     See: Liang et al. 2021, arXiv:2106.14448; it adds the two losses, here their mean keeps the scale of one.
     """
 
@@ -22,7 +25,7 @@ class Rdrop(Method):
     passes: ClassVar[int] = 2
 
     alpha: float = Field(1.0, ge=0, le=100)
-    """Weight of the divergence, 0 or more; the paper uses 1 to 5 for classification."""
+    """Weight of the divergence, 0 or more: half of the paper's alpha, since the losses are averaged; it uses 0.1 to 1 on GLUE."""
 
     _task: Task | None = PrivateAttr(None)
 

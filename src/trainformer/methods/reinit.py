@@ -16,9 +16,14 @@ FREEZING = ("lora", "adalora", "prefix", "prompt", "ia3", "adapter", "bitfit", "
 class Reinit(Method):
     """Begin the top layers of the encoder anew: what they had learnt is of the pretraining task, not of yours.
 
-    Inputs: the top `layers` blocks. Gives: their matrices normal with deviation `spread`, biases 0, norms the identity; what
-    lies below stays as it was pretrained. Cost: none. Goes well with: every method that trains all of the model; it helps
-    where rows are few and seeds differ much. See: Zhang et al. 2021, arXiv:2006.05987.
+    Inputs: the top `layers` blocks. Gives: their matrices normal with deviation `spread`, biases 0, norms the identity; what lies
+    below stays as it was pretrained.
+
+    When: few rows, and scores that differ much from seed to seed.
+    Cost: none.
+    With: every method that trains all of the model; it helps where rows are few and seeds differ much.
+    See: Zhang et al. 2021, arXiv:2006.05987.
+    Command: --method llrd --method reinit --method ema
     """
 
     clashes: ClassVar[dict[str, str]] = dict.fromkeys(FREEZING, FROZEN)

@@ -16,9 +16,13 @@ from trainformer.nn.gradients import add, take
 class Sam(Method):
     """Learn from the gradient at the worst weights nearby, and so end where the loss is flat.
 
-    Inputs: the gradient g of all trained weights w over the whole step. Gives: the gradient at `w + rho * g / ||g||`; the
-    loss at w. Cost: two passes a step, a second copy of the weights. Goes well with: every method; with `ema` or `swa`
-    it is flat in two ways. See: Foret et al. 2021, arXiv:2010.01412, and for language models Bahri et al. 2022, arXiv:2110.08529.
+    Inputs: the gradient g of all trained weights w over the whole step. Gives: the gradient at `w + rho * g / ||g||`; the loss at
+    w.
+
+    When: few rows, or other texts in use than in training.
+    Cost: two passes a step, a second copy of the weights.
+    With: every method; with `ema` or `swa` it is flat in two ways.
+    See: Foret et al. 2021, arXiv:2010.01412, and for language models Bahri et al. 2022, arXiv:2110.08529.
     """
 
     rho: float = Field(0.05, gt=0, le=10)

@@ -14,9 +14,12 @@ from trainformer.nn.states import first_run, last_layer, noted
 class Simcse(Method):
     """Bring each row nearer to itself under other dropout than to any other row of the step; labels are not asked for.
 
-    Inputs: the states "B D" that the last layer reads, of the whole step, in two passes with different dropout. Gives:
-    `loss + weight * contrast`, "U", in nats. Cost: two passes, and a second forward pass of both where a step is cut into
-    micro-batches. Goes well with: every method; it needs dropout, without which a row cannot but find itself.
+    Inputs: the states "B D" that the last layer reads, of the whole step, in two passes with different dropout. Gives: `loss +
+    weight * contrast`, "U", in nats.
+
+    When: texts shall also be compared by their states, or few of them have labels that tell much.
+    Cost: two passes, and a second forward pass of both where a step is cut into micro-batches.
+    With: every method; it needs dropout, without which a row cannot but find itself.
     See: Gao et al. 2021, arXiv:2104.08821.
     """
 

@@ -16,9 +16,13 @@ class Soup(Method):
     """Ship the mean of the best checkpoints: each, from the best down, is mixed in if validation does not get worse by it.
 
     Inputs: the weights to ship at each evaluation, and their score. Gives: the mean of those that were taken, never worse on
-    validation than the best one alone. Cost: a float32 copy of the trained weights for each that is kept, in memory and in
-    checkpoints, and at the end an evaluation each. Goes well with: every method; more evaluations (`train.evals_per_epoch`)
-    give it more to choose from. See: Wortsman et al. 2022, arXiv:2203.05482, with checkpoints of one run as ingredients.
+    validation than the best one alone.
+
+    When: validation scores go up and down between evaluations.
+    Cost: a float32 copy of the trained weights for each that is kept, in memory and in checkpoints, and at the end an evaluation
+    each.
+    With: every method; more evaluations (`train.evals_per_epoch`) give it more to choose from.
+    See: Wortsman et al. 2022, arXiv:2203.05482, with checkpoints of one run as ingredients.
     """
 
     keep: int = Field(4, ge=2, le=50)

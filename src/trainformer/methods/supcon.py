@@ -15,10 +15,13 @@ from trainformer.nn.states import first_run, last_layer, noted
 class Supcon(Method):
     """Draw the states of rows of one label together, and away from those of all other rows of the step.
 
-    Inputs: the states "B D" that the last layer reads, of the whole step, and one label for each row. Gives:
-    `(1 - weight) * loss + weight * contrast`, "U", in nats. Cost: a second forward pass where a step is cut into
-    micro-batches. Goes well with: every method; many rows a step (`train.step_rows`), so that each label is there
-    more than once. See: Khosla et al. 2020, arXiv:2004.11362; Gunel et al. 2021, arXiv:2011.01403, for fine-tuning.
+    Inputs: the states "B D" that the last layer reads, of the whole step, and one label for each row. Gives: `(1 - weight) * loss
+    + weight * contrast`, "U", in nats.
+
+    When: few labels with many rows each, and room for many rows a step.
+    Cost: a second forward pass where a step is cut into micro-batches.
+    With: every method; many rows a step (`train.step_rows`), so that each label is there more than once.
+    See: Khosla et al. 2020, arXiv:2004.11362; Gunel et al. 2021, arXiv:2011.01403, for fine-tuning.
     """
 
     weight: float = Field(0.5, gt=0, lt=1)

@@ -13,10 +13,14 @@ from trainformer.nn.average import Average
 class Swa(Method):
     """Evaluate and ship the plain mean of the weights of late steps; until there are any, the weights themselves.
 
-    Inputs: the trained weights after each `every`-th step of the last part of the run. Gives: their mean,
-    `mean += (weights - mean) / n` for the n-th. Cost: a float32 copy of the trained weights, a second one while evaluating. Goes
-    well with: every method but `ema`; a rate that stays up (`train.schedule: constant`) lets the weights wander, and the mean be
-    better than each. See: Izmailov et al. 2018, arXiv:1803.05407.
+    Inputs: the trained weights after each `every`-th step of the last part of the run. Gives: their mean, `mean += (weights -
+    mean) / n` for the n-th.
+
+    When: long runs at a rate that stays up; in short ones `ema` follows sooner.
+    Cost: a float32 copy of the trained weights, a second one while evaluating.
+    With: every method but `ema`; a rate that stays up (`train.schedule: constant`) lets the weights wander, and the mean be
+    better than each.
+    See: Izmailov et al. 2018, arXiv:1803.05407.
     """
 
     clashes: ClassVar[dict[str, str]] = {"ema": "both evaluate and ship an average of the weights; choose one."}

@@ -18,9 +18,13 @@ from trainformer.nn.stepped import Stepped
 class Vat(Stepped):
     """Ask that answers stay as they are where a small move of the token embeddings changes them most.
 
-    Inputs: embeddings "T E" of each row. Gives: `loss + alpha * divergence(answer, answer at epsilon * d)`, "U"; d of length 1
-    is what `iterations` of the power method find to change the answer most; the first answer is held fixed. Labels are not
-    asked for. Cost: `2 + iterations` passes. Goes well with: every method; few labels are what it is for.
+    Inputs: embeddings "T E" of each row. Gives: `loss + alpha * divergence(answer, answer at epsilon * d)`, "U"; d of length 1 is
+    what `iterations` of the power method find to change the answer most; the first answer is held fixed. Labels are not asked
+    for.
+
+    When: few rows; unlike the other adversaries it asks nothing of labels.
+    Cost: `2 + iterations` passes.
+    With: every method; few labels are what it is for.
     See: Miyato et al. 2018, arXiv:1704.03976; the divergence is the task's own, symmetric one.
     """
 
