@@ -19,7 +19,7 @@ def use_kernels(engine: "Engine") -> tuple[bool, list[str]]:
     foreign = _foreign(engine)
     if wanted == "off" or (wanted == "auto" and foreign):
         return False, []  # there is nothing they could be missed for
-    reason = foreign or _missing()
+    reason = foreign or _missing(engine)
     (without,) = engine.ranks.add(int(reason is not None))
     if not without:
         speed_up(engine.model.body)
@@ -36,13 +36,13 @@ def _foreign(engine: "Engine") -> str | None:
         return f"they are for a CPU, and this run is on {engine.device.type}"
     if not engine.half:
         return "they are for bfloat16, and this run is in float32"
-    if engine.settings.shard and engine.ranks.world > 1:
-        return "train.shard puts weights together and takes them apart unseen"
     return None
 
 
-def _missing() -> str | None:
-    """What this machine lacks."""
+def _missing(engine: "Engine") -> str | None:
+    """What this run or this machine lacks."""
+    if engine.settings.shard and engine.ranks.world > 1:
+        return "train.shard puts weights together and takes them apart unseen"
     try:
         load()
     except NoLibrary as error:

@@ -13,7 +13,8 @@ def supervised(states: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """
     z = normalize(states.float(), dim=-1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    likeness = (_products(z, z) / temperature).masked_fill(itself, -torch.inf)
+    with torch.autocast(z.device.type, enabled=False):  # a temperature makes what bfloat16 rounds off large
+        likeness = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
     log_p = likeness.log_softmax(-1).masked_fill(itself, 0.0)
     positive = (labels[:, None] == labels[None, :]) & ~itself
     total = -(log_p * positive).sum(-1)
@@ -24,14 +25,8 @@ def in_batch(one: Tensor, other: Tensor, temperature: float, groups: Tensor | No
     """Loss "B" in nats: each state of `one` "B D" finds its own in `other` "B D" among all of them (van den Oord et al. 2018,
     arXiv:1807.03748). Rows of an equal group "B" are no negatives of each other: they mean the same.
     """
-    likeness = _products(normalize(one.float(), dim=-1), normalize(other.float(), dim=-1)) / temperature
+    likeness = normalize(one.float(), dim=-1) @ normalize(other.float(), dim=-1).T / temperature
     if groups is not None:
         itself = torch.eye(len(one), dtype=torch.bool, device=one.device)
         likeness = likeness.masked_fill((groups[:, None] == groups[None, :]) & ~itself, -torch.inf)
     return -likeness.log_softmax(-1).diagonal()
-
-
-def _products(one: Tensor, other: Tensor) -> Tensor:
-    """Cosines "B B" in float32, within autocast too: a temperature makes what bfloat16 rounds off large."""
-    with torch.autocast(one.device.type, enabled=False):
-        return one @ other.T

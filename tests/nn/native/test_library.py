@@ -75,6 +75,44 @@ def test_a_folder_that_cannot_be_written_is_said(anew: Path) -> None:
         library.load()
 
 
+@pytest.mark.parametrize(("place", "mode"), [("folder", 0o770), ("folder", 0o703), ("above", 0o777)])
+def test_where_others_can_write_nothing_is_loaded(anew: Path, place: str, mode: int) -> None:
+    library.load()
+    (made,) = anew.iterdir()
+    assert made.stat().st_mode & 0o777 == anew.stat().st_mode & 0o777 == 0o700
+    weak = anew if place == "folder" else anew.parent
+    weak.chmod(mode)
+    with pytest.raises(library.NoLibrary, match=rf"^other users can write to {weak},"):
+        library.load()
+    weak.chmod(0o1777 if place == "above" else 0o755)  # in a folder as /tmp is nobody can replace what is another's
+    library.load()
+
+
+def test_a_folder_of_another_user_is_none(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.load()
+    owner = anew.stat().st_uid
+    found = {0: None}.get(owner, anew)  # the administrator's is trusted
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    assert library._open_to_others(anew) == found
+
+
+@pytest.mark.parametrize("how", ["written", "linked"])
+def test_a_library_of_others_is_made_anew(anew: Path, tmp_path: Path, how: str) -> None:
+    """A file that others can write to, and a link to one of theirs: neither is loaded."""
+    library.load()
+    (path,) = anew.iterdir()
+    theirs, whole = tmp_path / "theirs.so", path.stat().st_size
+    theirs.write_text("no library")
+    path.unlink()
+    if how == "linked":
+        path.symlink_to(theirs)
+    else:
+        path.write_bytes(theirs.read_bytes())
+        path.chmod(0o722)
+    library.load()
+    assert not path.is_symlink() and path.stat().st_size == whole and path.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("told", ["", "flags\t: avx512f avx512bw", "flags\t: no_avx512_bf16"])
 def test_another_processor(anew: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
     monkeypatch.setattr(library, "_processor", lambda: told)

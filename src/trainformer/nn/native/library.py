@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -58,7 +59,7 @@ def load() -> ctypes.CDLL:
             continue
         try:
             key = digest([source, _said(compiler, "--version"), FLAGS, processor, str(threads), torch.__version__])
-            return _loaded(compiler, threads, user_cache() / "native" / f"kernels-{key}.so")
+            return _loaded(compiler, threads, (user_cache() / "native").resolve() / f"kernels-{key}.so")
         except (NoLibrary, OSError) as error:
             tried.append(str(error))
     raise NoLibrary("; ".join(dict.fromkeys(tried)) or f"there is no C compiler ({', '.join(COMPILERS)})")
@@ -77,23 +78,34 @@ def _threads_of_torch() -> Path:
 
 
 def _loaded(compiler: str, threads: Path, path: Path) -> ctypes.CDLL:
-    """The library at a path; where there is none, or it is broken, it is made anew."""
-    if path.is_file():
+    """The library at a path; where there is none, or it is broken, or another user could have written it, it is made anew."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if weak := _open_to_others(path.parent):
+        raise NoLibrary(f"other users can write to {weak}, so they could put a library of theirs there")
+    if path.is_file() and not _open_to_others(path):
         with contextlib.suppress(OSError):
             return ctypes.CDLL(str(path))
     _compile(compiler, threads, path)
     return ctypes.CDLL(str(path))
 
 
+def _open_to_others(place: Path) -> Path | None:
+    """What lets another user than the administrator put something else in a place: the place itself, or a folder above it."""
+    about = place.lstat()
+    if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return place
+    return next((p for p in place.parents if p.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH), None)
+
+
 def _compile(compiler: str, threads: Path, path: Path) -> None:
     """Writes beside, flushes to the disk, renames: two processes may do it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         middle, end = f"{folder}/kernels.o", f"{folder}/kernels.so"
         _said(compiler, *FLAGS, "-c", str(SOURCE), "-o", middle)
         _said(compiler, "-shared", middle, str(threads), "-lm", "-Wl,-z,defs", "-o", end)
         with open(end, "rb") as whole:
             os.fsync(whole.fileno())
+        os.chmod(end, 0o700)
         os.replace(end, path)
 
 
