@@ -90,7 +90,11 @@ def engine(run: Run, config: Config, prepared: Prepared) -> tuple[Engine, Backbo
     facts = {"column": part.column, "tokenizer": prepared.tokenizer}
     job = Job(model, config.task, plan, prepared.slices["validation"].rows, used, run.folder, config.method,
               watching if ranks.first else {}, config.dump(), used.probe, ranks, facts, part.places)  # fmt: skip
-    return Engine(job), backbone, config
+    loop = Engine(job)
+    prepared.said += loop.said
+    for line in loop.said:
+        run.say(line)
+    return loop, backbone, config
 
 
 def _few_rows(model: Model, task: Task, prepared: Prepared) -> None:

@@ -86,7 +86,7 @@ class TinyHead(nn.Module):
 
     def forward(self, hidden: tuple[Tensor, ...], batch: Batch) -> Tensor:
         owner = torch.repeat_interleave(batch.parts[0].owner, torch.tensor(batch.parts[0].lengths))
-        total = torch.zeros(len(batch), WIDTH).index_add(0, owner, hidden[0])
+        total = torch.zeros(len(batch), WIDTH).index_add(0, owner, hidden[0].float())
         output: Tensor = self.out(total / torch.bincount(owner).unsqueeze(1))
         return output
 
@@ -103,7 +103,10 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
 class Loop:
     """The order in which an engine calls methods, with plain gradient descent."""
 
-    def __init__(self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None, real: bool = False):
+    def __init__(
+        self, methods: list[Method], dropout: float = 0.0, weights: dict[str, Tensor] | None = None, real: bool = False,
+        numbers: Any = nullcontext,
+    ):  # fmt: skip
         self.methods = methods
         self.model, self.real = extended(methods, dropout, real)
         for module in self.model.modules():
@@ -126,7 +129,7 @@ class Loop:
             method.groups(self.model, self.rules)
             self.loss = method.wrap_loss(self.loss)
         joined = any(method.couples() for method in methods)
-        self.inner = base_grad(self.model, self.loss, Around(nullcontext, lambda: self.done), lambda kind: joined)
+        self.inner = base_grad(self.model, self.loss, Around(numbers, lambda: self.done), lambda kind: joined)
         self.grad: Grad = self.inner
         for method in methods:
             self.grad = method.wrap_grad(self.grad, self.model)

@@ -110,6 +110,17 @@ def test_the_losses_are_those_of_one_process(place: Place, method: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_kernels_in_two_processes(place: Place) -> None:
+    """bfloat16 rounds each process's part of a gradient: the losses stay near those of one. Spread weights have none."""
+    words = {"train__precision": "bfloat16", "train__native": "on"}
+    one, two = (place.whole(f"native {world}", world=world, **words) for world in (1, 2))
+    assert place.losses(two) == pytest.approx(place.losses(one), abs=0.03)
+    assert all("kernels: compiled" in place.done[name].told[0] for name in (one, two))
+    spread = place.run("native spread", train__shard="true", **words)
+    assert spread.codes == [2, 2] and "no kernels: train.shard puts weights together" in " ".join(spread.messages)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", ["false", "true"])
 def test_more_processes_than_rows(place: Place, shard: str) -> None:
     """64 = 7 * 9 + 1: the last step of three processes has one row."""

@@ -30,6 +30,15 @@ def test_supervised_has_a_gradient_where_a_row_is_alone() -> None:
     assert states.grad.tolist() == [[0.0, 0.0]] * 4
 
 
+def test_half_numbers_change_nothing() -> None:
+    """Cosines that differ by less than bfloat16 sees are told apart by a temperature of 0.01."""
+    states = torch.tensor([[1.0, 0.0], [0.999, 0.04], [1.0, 0.03], [0.0, 1.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = supervised(states, labels, 0.01)
+    assert found.equal(supervised(states, labels, 0.01))
+
+
 def test_in_batch_by_its_sum_and_without_false_negatives() -> None:
     one, other, t = STATES[:3], torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), 0.2
     rows = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.6, 0.8, 0.6]]

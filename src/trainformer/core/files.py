@@ -19,6 +19,12 @@ LEFT = re.compile(r"\..+\.([a-z0-9_]{8}(\.old)?|gone|\d+)")
 """Names of what is not yet, or no longer, there: `.config.yaml.PID`, `.bundle.RANDOM`, `.bundle.RANDOM.old`, `.step-1.gone`."""
 
 
+def user_cache() -> Path:
+    """The folder of this user's caches: $TRAINFORMER_CACHE, else one in $XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TRAINFORMER_CACHE", f"{home}/trainformer")).expanduser()
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits; constant memory."""
     with path.open("rb") as f:

@@ -6,9 +6,10 @@ from pydantic import Field
 
 from trainformer.core.memory_settings import MemorySettings
 from trainformer.core.rates import RateSettings
+from trainformer.core.speed_settings import SpeedSettings
 
 
-class TrainSettings(MemorySettings, RateSettings):
+class TrainSettings(MemorySettings, SpeedSettings, RateSettings):
     """The loop: how long, how fast, in which numbers."""
 
     epochs: float | None = Field(None, gt=0, le=1000)

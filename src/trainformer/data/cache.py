@@ -6,7 +6,6 @@ resident memory does not grow with the number of rows.
 
 import json
 import mmap
-import os
 import shutil
 import tempfile
 from array import array
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainformer.core.batch import Encoded, Part
-from trainformer.core.files import digest, disk_error, write_json
+from trainformer.core.files import digest, disk_error, user_cache, write_json
 
 VERSION = 2
 ARRAYS = {
@@ -46,9 +45,8 @@ RELEASE_BYTES = 32 * 2**20
 
 
 def cache_root() -> Path:
-    """The folder of all token caches of this user: $TRAINFORMER_CACHE, else $XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TRAINFORMER_CACHE", f"{home}/trainformer")).expanduser() / "tokens"
+    """The folder of all token caches of this user."""
+    return user_cache() / "tokens"
 
 
 class TokenCache:

@@ -24,6 +24,7 @@ def facts(engine: Any, files: dict[str, dict[str, str]]) -> dict[str, Any]:
         "machine": {"processor": _processor(), "system": platform.platform(), "device": f"{engine.device.type}{gpu}"},
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("trainformer", "torch", "transformers")}},
         "threads": torch.get_num_threads(),
+        "kernels": engine.native,
         "chosen": {"precision": "bfloat16" if engine.half else "float32", "micro_tokens": engine.plan.micro_tokens},
         "files": files,
     }

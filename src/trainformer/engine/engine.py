@@ -29,6 +29,7 @@ from trainformer.data.plan import Plan, Rows
 from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, finite, nonfinite, require_scores, require_weights, sick, signals
 from trainformer.engine.memory import keep_memory
+from trainformer.engine.native import use_kernels
 from trainformer.engine.optimizers.schedule_free import ScheduleFree
 from trainformer.engine.pace import Pace
 from trainformer.engine.pieces import Log, Loop, wrapped
@@ -91,6 +92,7 @@ class Engine:
         self._whole: Path | None = None
         self._cut: list[int] = []
         self.model.to(self.device)
+        self.native, self.said = use_kernels(self)
         if job.settings.recompute:
             recompute(self.model.body)
         self.arm()
@@ -99,7 +101,7 @@ class Engine:
         """Methods, optimiser and gradient for the weights as they stand."""
         methods = list(self.job.methods.values())
         self.prepare()
-        self.optimizer = optim.build(self.model, methods, self.settings)
+        self.optimizer = optim.build(self.model, methods, self.settings, self.native)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.plan.pick = lambda rows, step: reduce(lambda chosen, method: method.pick(chosen, step), methods, rows)
         self.gradient = wrapped(self.model, self.task, methods, Loop(self.numbers, self._seed, self.ranks, self._cut.append))
@@ -159,7 +161,7 @@ class Engine:
         padded = sum(n * longest for n, longest in shape) - tokens if self.plan.padded else 0
         tokens, padded = self.ranks.add(tokens, padded)
         loss = self.gradient(batches)
-        norm = self.ranks.clip(self.trained, self.settings.clip_norm)
+        norm = self.ranks.clip(self.trained, self.settings.clip_norm, self.optimizer)
         if not finite(loss, norm):
             return self._pass_over(batches, float(loss), float(norm))
         lr = optim.rate(self.pace.place(step), len(self.plan), self.settings)

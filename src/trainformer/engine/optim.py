@@ -14,6 +14,7 @@ from trainformer.engine.optimizers.lion import Lion
 from trainformer.engine.optimizers.muon import Muon
 from trainformer.engine.optimizers.schedule_free import ScheduleFree
 from trainformer.engine.schedules import rate as rate
+from trainformer.nn.native import adamw as native
 
 
 def rules(model: Model, methods: list[Method]) -> dict[str, Rule]:
@@ -58,7 +59,7 @@ KNOWN = {
 momentum, Adafactor (Shazeer and Stern 2018, arXiv:1804.04235; its rate is a share of the size of the weights), and our own."""
 
 
-def build(model: Model, methods: list[Method], settings: TrainSettings) -> torch.optim.Optimizer:
+def build(model: Model, methods: list[Method], settings: TrainSettings, kernels: bool = False) -> torch.optim.Optimizer:
     """The optimiser, one group for each pair of rate and decay; `group["share"]` is its share of the rate.
 
     Raises UserError where both the optimiser and a method average the weights.
@@ -74,6 +75,8 @@ def build(model: Model, methods: list[Method], settings: TrainSettings) -> torch
         {"params": chosen, "share": rate, "weight_decay": settings.weight_decay if decay else 0.0, "matrices": matrix}
         for (rate, decay, matrix), chosen in by_rule.items()
     ]
+    if kernels and settings.optimizer == "adamw" and all(native.fits(p) for listed in by_rule.values() for p in listed):
+        return _adam(native.AdamW)(groups, settings)
     return KNOWN[settings.optimizer].make(groups, settings)
 
 
@@ -91,13 +94,16 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["share"]
 
 
-def clip(parameters: list[nn.Parameter], most: float) -> torch.Tensor:
+def clip(parameters: list[nn.Parameter], most: float, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
     """Scales the gradients down to a norm of at most `most` (0: any), and gives the norm that they had.
 
-    On a CPU gradients that are short enough are not touched: the library multiplies them by 1.
+    On a CPU gradients that are short enough are not touched: the library multiplies them by 1. An optimiser of the kernels
+    is told how much, and scales them as it reads them.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    if most and not (norm.device.type == "cpu" and norm <= most):
+    if isinstance(optimizer, native.AdamW):
+        optimizer.shrink = min(1.0, most / (float(norm) + 1e-6)) if most else 1.0
+    elif most and not (norm.device.type == "cpu" and norm <= most):
         torch.nn.utils.clip_grads_with_norm_(parameters, most, norm, foreach=True)
     return norm

@@ -80,9 +80,9 @@ class Ranks:
         """The gradient function, summed over the processes; there are no gradients before it."""
         return grad
 
-    def clip(self, parameters: list[nn.Parameter], most: float) -> Tensor:
+    def clip(self, parameters: list[nn.Parameter], most: float, optimizer: torch.optim.Optimizer) -> Tensor:
         """Scales the gradients down to a norm of at most `most` (0: any), and gives the norm that they had."""
-        return clip(parameters, most)
+        return clip(parameters, most, optimizer)
 
     def outputs(self, model: Model, task: Task, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Batch]]:
         """The raw output of each batch, in their order, in every process."""

@@ -18,6 +18,7 @@ from trainformer.core.errors import UserError
 from trainformer.core.seeds import generator
 from trainformer.engine.engine import Engine
 from trainformer.engine.optim import KNOWN
+from trainformer.nn.native.linear import forget
 
 HOLES = 2.0
 """What a step takes and gives back (activations, gradients) lies in memory with holes, as no two steps are of the same sizes:
@@ -215,6 +216,7 @@ def _peak(engine: Engine, items: list[Encoded], training: bool) -> int:
             engine.task.predict(engine.model, moved)
         return int(alive.most)
     hooks = [p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) for p in engine.trained]
+    forget(engine.model.parameters())  # copies in bfloat16 stand through a step, and count in each pass
     with Alive(engine.model) as alive:
         with engine.numbers():
             output = engine.model(moved)

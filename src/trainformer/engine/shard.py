@@ -84,7 +84,7 @@ class Sharded(Group):
 
         return over
 
-    def clip(self, parameters: list[nn.Parameter], most: float) -> Tensor:
+    def clip(self, parameters: list[nn.Parameter], most: float, optimizer: torch.optim.Optimizer) -> Tensor:
         return self.whole({"norm": nn.utils.clip_grad_norm_(parameters, most or float("inf"))})["norm"]
 
     @torch.no_grad()

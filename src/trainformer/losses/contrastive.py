@@ -13,7 +13,8 @@ def supervised(states: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """
     z = normalize(states.float(), dim=-1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    likeness = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+    with torch.autocast(z.device.type, enabled=False):  # a temperature makes what bfloat16 rounds off large
+        likeness = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
     log_p = likeness.log_softmax(-1).masked_fill(itself, 0.0)
     positive = (labels[:, None] == labels[None, :]) & ~itself
     total = -(log_p * positive).sum(-1)

@@ -10,6 +10,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from trainformer.nn.layout import SHORT_TOKENS, Group, Layout, Places
 from trainformer.nn.local_attention import local_attention, seen
+from trainformer.nn.native.attention import ShortAttention
+from trainformer.nn.native.linear import speeds
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class View:
 
     `scale` multiplies the scores (none: 1 / sqrt(K)). `causal`: nothing after itself. `window`: those less than that far
     away. `bias`: what is added to the scores of sequences of a length, "H L L" by L. `prefix`: keys and values "H P K" that
-    stand before those of each sequence and are seen by all.
+    stand before those of each sequence and are seen by all. `native`: kernels of our own do what they can.
     """
 
     scale: float | None = None
@@ -27,6 +29,7 @@ class View:
     window: int | None = None
     bias: Mapping[int, Tensor] | None = None
     prefix: tuple[Tensor, Tensor] | None = None
+    native: bool = False
 
 
 def packed_attention(
@@ -50,7 +53,7 @@ def packed_attention(
     if attention_mask is not None or query.shape[2] != layout.tokens or key.shape[2] != layout.tokens:
         raise AssertionError(f"packed attention over {layout.tokens} tokens got keys of {key.shape[2]} or a mask")
     prefix = module.prefix() if hasattr(module, "prefix") else None
-    view = View(scaling, dropout, window=sliding_window, prefix=prefix)
+    view = View(scaling, dropout, window=sliding_window, prefix=prefix, native=speeds(module))
     return attend(query[0], key[0], value[0], layout, layout, view)[None], None
 
 
@@ -70,7 +73,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, keys: Layo
     if plain and query.device.type == "cpu" and longest <= SHORT_TOKENS:
         scale = query.shape[-1] ** -0.5 if view.scale is None else view.scale
         q, k, v = (_lowered(t).transpose(0, 1) for t in (query, key, value))
-        output: Tensor = _Short.apply(q, k, v, (layout, keys), (scale, view.causal))
+        if view.native and keys is layout and not view.causal:
+            output: Tensor = ShortAttention.apply(q.contiguous(), k.contiguous(), v.contiguous(), layout, scale)
+            return output
+        output = _Short.apply(q, k, v, (layout, keys), (scale, view.causal))
         return output
     runs = list(_runs(layout, keys))
     own, others = ([count * lengths[side] for count, *lengths in runs] for side in (0, 1))

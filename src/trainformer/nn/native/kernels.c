@@ -1,0 +1,379 @@
+/* Passes over memory that a training step in bfloat16 on a CPU makes between its matrix products.
+ *
+ * Plain C that the compiler vectorises. Each kernel has `threads`, and gives the same bits for any number of them: what is
+ * summed is cut into pieces of one size, whose sums are added in their order. Shapes are those of core/shapes.py; all
+ * arrays are contiguous. The plain PyTorch of each kernel stands in its test.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <immintrin.h>
+
+#ifndef __AVX512BF16__
+#error "this compiler does not know AVX512-BF16"
+#endif
+
+typedef uint16_t half; /* bfloat16: the upper half of a float */
+typedef int64_t size;
+
+#define PIECE 16384 /* numbers that one thread takes at a time */
+#define BLOCK 16    /* floats in a register */
+
+static inline float wide(half h) {
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+/* Rounds to the nearest, ties to even; NaN stays NaN. */
+static inline half narrow(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (half)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+}
+
+static inline size least(size a, size b) { return a < b ? a : b; }
+
+/* ---- numbers ---- */
+
+void to_half(const float *from, half *to, size n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size begin = 0; begin < n; begin += PIECE)
+        for (size i = begin; i < least(n, begin + PIECE); i++) to[i] = narrow(from[i]);
+}
+
+/* The result is as large as the weights and read much later: it goes past the caches. It must lie on a whole block. */
+void to_float(const half *from, float *to, size n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size begin = 0; begin < n; begin += PIECE) {
+        size i = begin, end = least(n, begin + PIECE);
+        for (; i + BLOCK <= end; i += BLOCK) {
+            __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from + i)));
+            _mm512_stream_ps(to + i, _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)));
+        }
+        for (; i < end; i++) to[i] = wide(from[i]);
+        _mm_sfence();
+    }
+}
+
+/* ---- the weight gradient: what the product needs of the gradient of its output ---- */
+
+typedef uint16_t eight __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+static inline eight low(eight a, eight b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+static inline eight high(eight a, eight b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+static inline eight low(eight a, eight b) { return __builtin_shuffle(a, b, (eight){0, 8, 1, 9, 2, 10, 3, 11}); }
+static inline eight high(eight a, eight b) { return __builtin_shuffle(a, b, (eight){4, 12, 5, 13, 6, 14, 7, 15}); }
+#endif
+
+/* 8 x 8: three times the rows i and i + 4 are interleaved. */
+static inline void turn(const half *from, size from_row, half *to, size to_row) {
+    eight a[8], b[8];
+    for (int i = 0; i < 8; i++) memcpy(&a[i], from + i * from_row, 16);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++) b[2 * i] = low(a[i], a[i + 4]), b[2 * i + 1] = high(a[i], a[i + 4]);
+        memcpy(a, b, sizeof a);
+    }
+    for (int i = 0; i < 8; i++) memcpy(to + i * to_row, &a[i], 16);
+}
+
+#define COLUMNS 128 /* wide, so that few pages of memory are met again and again */
+#define AHEAD 16    /* rows that are asked of the memory before they are read: it does not guess that a row follows */
+
+/* grad "T N" -> turned "N T" and the sum of each column "N". */
+void turn_and_sum(const half *grad, half *turned, float *sums, size rows, size columns, int threads) {
+    size share = least(COLUMNS, ((columns + threads - 1) / threads + 31) / 32 * 32);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size first = 0; first < columns; first += share) {
+        size width = least(columns - first, share), eights = width / 8 * 8;
+        float sum[COLUMNS] = {0};
+        for (size top = 0; top < rows; top += 8) {
+            size bottom = least(rows, top + 8), done = bottom - top == 8 ? eights : 0;
+            for (size r = least(rows, top + AHEAD); r < least(rows, top + AHEAD + 8); r++)
+                for (size c = first; c < first + width; c += 32) __builtin_prefetch(grad + r * columns + c);
+            for (size c = first; c < first + done; c += 8)
+                turn(grad + top * columns + c, columns, turned + c * rows + top, rows);
+            for (size r = top; r < bottom; r++) {
+                const half *from = grad + r * columns + first;
+                for (size c = done; c < width; c++) turned[(first + c) * rows + r] = from[c];
+                for (size c = 0; c < width; c++) sum[c] += wide(from[c]);
+            }
+        }
+        memcpy(sums + first, sum, width * sizeof(float));
+    }
+}
+
+/* ---- the optimiser ---- */
+
+struct adamw {
+    float shrink, beta1, beta2, eps, keep, rate, root; /* keep: 1 - lr * decay; rate: lr / (1 - beta1^t); root: (1 - beta2^t)^-1/2 */
+};
+
+/* Of n numbers; `copy` gets the new weights in bfloat16. */
+static inline void move(float *weight, const float *grad, float *mean, float *square, half *copy, size n, struct adamw k) {
+#pragma omp simd
+    for (size i = 0; i < n; i++) {
+        float g = grad[i] * k.shrink;
+        float m = k.beta1 * mean[i] + (1 - k.beta1) * g;
+        float v = k.beta2 * square[i] + (1 - k.beta2) * g * g;
+        float w = weight[i] * k.keep - k.rate * m / (sqrtf(v) * k.root + k.eps);
+        mean[i] = m;
+        square[i] = v;
+        weight[i] = w;
+        copy[i] = narrow(w);
+    }
+}
+
+#define FAR 1024 /* numbers that are asked of the memory before they are read: of four arrays, so it does not guess in time */
+
+/* One step of AdamW; `copy`, unless it is null, gets the new weights in bfloat16, past the caches: it is read much later. */
+void adamw(float *weight, const float *grad, float *mean, float *square, half *copy, size n, const struct adamw *given, int threads) {
+    struct adamw k = *given;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size begin = 0; begin < n; begin += PIECE) {
+        size i = begin, end = least(n, begin + PIECE);
+        half new[BLOCK] __attribute__((aligned(32)));
+        for (; i + BLOCK <= end; i += BLOCK) {
+            __builtin_prefetch(weight + i + FAR, 1);
+            __builtin_prefetch(grad + i + FAR);
+            __builtin_prefetch(mean + i + FAR, 1);
+            __builtin_prefetch(square + i + FAR, 1);
+            move(weight + i, grad + i, mean + i, square + i, new, BLOCK, k);
+            if (copy) _mm256_stream_si256((__m256i *)(copy + i), _mm256_load_si256((const __m256i *)new));
+        }
+        move(weight + i, grad + i, mean + i, square + i, new, end - i, k);
+        if (copy) memcpy(copy + i, new, (size_t)(end - i) * sizeof(half));
+        _mm_sfence();
+    }
+}
+
+/* ---- dropout, residual, layer norm ---- */
+
+struct drop {
+    uint32_t seed[2], level; /* an element falls if its 16 random bits are below the level */
+    float scale, eps;
+};
+
+/* 32 bits for a counter: three rounds of a multiplicative hash with both halves of the seed between them. */
+static inline uint32_t drawn(uint32_t counter, const struct drop *d) {
+    uint32_t x = counter ^ d->seed[0];
+    x = (x ^ x >> 17) * 0xed5ad4bbu;
+    x = (x ^ x >> 11 ^ d->seed[1]) * 0xac4c1b51u;
+    x = (x ^ x >> 15) * 0x31848babu;
+    return x ^ x >> 14;
+}
+
+/* 16 random bits for each element of a row. */
+static inline void draw_row(uint16_t *bits, size row, size width, const struct drop *d) {
+    uint32_t pairs = (uint32_t)(width + 1) / 2, first = (uint32_t)row * pairs;
+    for (uint32_t i = 0; i < pairs; i++) {
+        uint32_t both = drawn(first + i, d);
+        bits[i] = (uint16_t)both;
+        bits[pairs + i] = (uint16_t)(both >> 16);
+    }
+}
+
+/* out = norm(x + dropout(y)) * weight + bias; sum = x + dropout(y); stats "T 2": mean and 1 / deviation. All else "T D". */
+void norm(const half *y, const half *x, const float *weight, const float *bias, half *sum, half *out, float *stats, size rows,
+          size width, const struct drop *given, int threads) {
+    struct drop d = *given;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size row = 0; row < rows; row++) {
+        uint16_t bits[width + 1];
+        float s[width], total = 0, squares = 0;
+        const half *from = y + row * width, *beside = x + row * width;
+        if (d.level) draw_row(bits, row, width, &d);
+        else memset(bits, 0, sizeof bits);
+        for (size i = 0; i < width; i++) s[i] = wide(beside[i]) + (bits[i] >= d.level ? wide(from[i]) * d.scale : 0);
+#pragma omp simd reduction(+ : total)
+        for (size i = 0; i < width; i++) total += s[i];
+        float mean = total / width;
+#pragma omp simd reduction(+ : squares)
+        for (size i = 0; i < width; i++) squares += (s[i] - mean) * (s[i] - mean);
+        float inverse = 1 / sqrtf(squares / width + d.eps);
+        for (size i = 0; i < width; i++) {
+            sum[row * width + i] = narrow(s[i]);
+            out[row * width + i] = narrow((s[i] - mean) * inverse * weight[i] + bias[i]);
+        }
+        stats[2 * row] = mean, stats[2 * row + 1] = inverse;
+    }
+}
+
+#define BAND 64
+
+/* The gradients of y and x, and those of weight and bias: sums over bands of rows, added in their order. */
+void norm_backward(const half *grad, const half *sum, const float *stats, const float *weight, half *dy, half *dx, float *both,
+                   size rows, size width, const struct drop *given, int threads) {
+    struct drop d = *given;
+    size bands = (rows + BAND - 1) / BAND;
+    float *parts = calloc((size_t)(bands * width * 2 + 1), sizeof(float));
+    if (!parts) abort();
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size row_band = 0; row_band < bands; row_band++) {
+        float *dweight = parts + row_band * width * 2, *dbias = dweight + width, g[width], n[width];
+        uint16_t bits[width + 1];
+        memset(bits, 0, sizeof bits);
+        for (size row = row_band * BAND; row < least(rows, row_band * BAND + BAND); row++) {
+            float mean = stats[2 * row], inverse = stats[2 * row + 1], total = 0, along = 0;
+            const half *from = grad + row * width, *at = sum + row * width;
+            if (d.level) draw_row(bits, row, width, &d);
+            for (size i = 0; i < width; i++) {
+                float v = wide(from[i]);
+                n[i] = (wide(at[i]) - mean) * inverse;
+                g[i] = v * weight[i];
+                dweight[i] += v * n[i];
+                dbias[i] += v;
+            }
+#pragma omp simd reduction(+ : total, along)
+            for (size i = 0; i < width; i++) total += g[i], along += g[i] * n[i];
+            total /= width, along /= width;
+            for (size i = 0; i < width; i++) {
+                float v = inverse * (g[i] - total - n[i] * along);
+                dx[row * width + i] = narrow(v);
+                dy[row * width + i] = narrow(bits[i] >= d.level ? v * d.scale : 0);
+            }
+        }
+    }
+    memset(both, 0, (size_t)width * 2 * sizeof(float));
+    for (size row_band = 0; row_band < bands; row_band++)
+        for (size i = 0; i < width * 2; i++) both[i] += parts[row_band * width * 2 + i];
+    free(parts);
+}
+
+/* ---- attention of short sequences: what lies around its products ---- */
+
+struct heads {
+    size sequences, count, width; /* a token is "H K" */
+};
+
+/* Where sequences lie, four rows "S": first token, length, length with padding, first row once laid out. */
+struct places {
+    const size *start, *length, *longest, *row;
+};
+
+static struct places read_places(const size *table, size sequences) {
+    return (struct places){table, table + sequences, table + 2 * sequences, table + 3 * sequences};
+}
+
+/* "T H K" -> for each sequence "H L K", with zeros where it is padded. */
+void lay_out(const half *from, half *to, const size *table, const struct heads *given, int threads) {
+    struct heads h = *given;
+    struct places p = read_places(table, h.sequences);
+    size bytes = h.width * (size)sizeof(half);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size s = 0; s < h.sequences; s++)
+        for (size i = 0; i < p.longest[s]; i++)
+            for (size head = 0; head < h.count; head++) {
+                half *place = to + (p.row[s] + head * p.longest[s] + i) * h.width;
+                if (i < p.length[s]) memcpy(place, from + ((p.start[s] + i) * h.count + head) * h.width, bytes);
+                else memset(place, 0, bytes);
+            }
+}
+
+/* The way back. */
+void take_back(const half *from, half *to, const size *table, const struct heads *given, int threads) {
+    struct heads h = *given;
+    struct places p = read_places(table, h.sequences);
+    size bytes = h.width * (size)sizeof(half);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size s = 0; s < h.sequences; s++)
+        for (size i = 0; i < p.length[s]; i++)
+            for (size head = 0; head < h.count; head++)
+                memcpy(to + ((p.start[s] + i) * h.count + head) * h.width,
+                       from + (p.row[s] + head * p.longest[s] + i) * h.width, bytes);
+}
+
+/* e^x for x <= 0, within 1e-7 of its value; below -87 it is as good as 0, and NaN is taken for that. */
+static inline float exponential(float x) {
+    uint32_t whole;
+    memcpy(&whole, &x, 4);
+    whole &= 0x7fffffff;
+    whole = whole < 0x42ae0000 ? whole : 0x42ae0000; /* 87: as whole numbers, since a compiler vectorises that */
+    memcpy(&x, &whole, 4);
+    x = -x;
+    int32_t n = (int32_t)(x * 1.44269504f - 0.5f);
+    float r = x - (float)n * 0.693359375f + (float)n * 2.12194440e-4f, power;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    uint32_t bits = (uint32_t)(n + 127) << 23;
+    memcpy(&power, &bits, 4);
+    return (p * r * r + r + 1) * power;
+}
+
+#define WIDE 16 /* rows are short: what is left after the last whole block of numbers would cost more than they */
+#define TOGETHER 16
+
+/* softmax(scale * row) of some rows "count blocks", made up to whole blocks with the least number. */
+static void softmax_rows(half *rows, float *e, size count, size blocks, float scale) {
+    int16_t tops[TOGETHER];
+    float sums[TOGETHER];
+    for (size i = 0; i < count; i++) {
+        const half *row = rows + i * blocks;
+        int16_t most = INT16_MIN; /* of bits that are ordered as their numbers */
+        for (size j = 0; j < blocks; j++) {
+            int16_t bits = (int16_t)row[j], key = bits ^ ((bits >> 15) & 0x7fff);
+            most = key > most ? key : most;
+        }
+        tops[i] = most ^ ((most >> 15) & 0x7fff);
+    }
+    for (size i = 0; i < count; i++) {
+        float top = wide((half)tops[i]), sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (size j = 0; j < blocks; j++) {
+            float x = wide(rows[i * blocks + j]);
+            e[i * blocks + j] = exponential((x - top) * scale);
+            sum += e[i * blocks + j] + (x - x); /* what is no number stays none */
+        }
+        sums[i] = sum;
+    }
+    for (size i = 0; i < count; i++) {
+        float share = 1 / sums[i];
+        for (size j = 0; j < blocks; j++) rows[i * blocks + j] = narrow(e[i * blocks + j] * share);
+    }
+}
+
+/* scores "S H L L" -> softmax(scale * scores) in their place, 0 where a sequence ("S", its length) is padded. */
+void softmax(half *scores, const size *length, size longest, const struct heads *given, float scale, int threads) {
+    struct heads h = *given;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size task = 0; task < h.sequences * h.count; task++) {
+        size n = length[task / h.count], blocks = (n + WIDE - 1) / WIDE * WIDE;
+        half rows[TOGETHER * blocks], *block = scores + task * longest * longest;
+        float e[TOGETHER * blocks];
+        for (size first = 0; first < n; first += TOGETHER) {
+            size count = least(TOGETHER, n - first);
+            for (size i = 0; i < count; i++) {
+                memcpy(rows + i * blocks, block + (first + i) * longest, (size_t)n * sizeof(half));
+                for (size j = n; j < blocks; j++) rows[i * blocks + j] = 0xff7f; /* the least number */
+            }
+            softmax_rows(rows, e, count, blocks, scale);
+            for (size i = 0; i < count; i++) {
+                memcpy(block + (first + i) * longest, rows + i * blocks, (size_t)n * sizeof(half));
+                memset(block + (first + i) * longest + n, 0, (size_t)(longest - n) * sizeof(half));
+            }
+        }
+        memset(block + n * longest, 0, (size_t)((longest - n) * longest) * sizeof(half));
+    }
+}
+
+/* The gradient of the weights "S H L L" -> that of the scores, in its place. Where padding is, the weights are 0. */
+void softmax_backward(half *grad, const half *weights, size rows, size longest, float scale, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size r = 0; r < rows; r++) {
+        half *g = grad + r * longest;
+        const half *w = weights + r * longest;
+        float along = 0;
+#pragma omp simd reduction(+ : along)
+        for (size j = 0; j < longest; j++) along += wide(g[j]) * wide(w[j]);
+        for (size j = 0; j < longest; j++) g[j] = narrow(wide(w[j]) * (wide(g[j]) - along) * scale);
+    }
+}
