@@ -128,8 +128,8 @@ def offline(bundle: Path) -> Bundle:
 
 
 async def until(true: Callable[[], Any]) -> None:
-    """Waits for something that will come, at most ten seconds."""
-    async with asyncio.timeout(10):
+    """Waits for something that will come."""
+    async with asyncio.timeout(START_SECONDS):
         while not true():
             await asyncio.sleep(0.005)
 
