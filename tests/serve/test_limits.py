@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from typing import Any
 
-import httpx
 import pytest
 
 from trainformer.serve.queue import ticket
@@ -22,7 +21,7 @@ def post(it: Any, content: Any, **headers: str) -> Any:
 def test_a_full_queue_refuses_and_says_when(running: Any) -> None:
     """Batches of one, 4 requests at a time: of 20 at once 4 are answered and 16 get 429; then all is as before."""
 
-    async def main() -> tuple[list[httpx.Response], httpx.Response]:
+    async def main() -> tuple[list[Any], Any]:
         async with running(queue_requests=4, batch_tokens=5) as it:
             it.worker().hold.clear()
             asked = [asyncio.create_task(it.predict(TEXT)) for _ in range(20)]

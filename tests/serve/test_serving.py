@@ -100,7 +100,7 @@ def test_keys_reload_and_rollback_by_command(start: Callable[..., Any], folder: 
 
 def test_what_is_refused_at_the_start(cli: Any, bundle: Path, tmp_path: Path) -> None:
     """Each with exit code 2 and one line."""
-    state = ("--state", tmp_path / "state")
+    state = ("--state", tmp_path / "state", "--port", 0)
     for words, told in (
         ((bundle, "--host", "0.0.0.0"), "others can reach this address, and there are no keys."),
         ((tmp_path / "nothing",), "no such folder"),
@@ -122,7 +122,7 @@ def test_an_address_that_cannot_be_had_is_refused_at_once(cli: Any, tmp_path: Pa
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = cli("serve", tmp_path / "nothing", "--port", other.getsockname()[1], *state)
-    elsewhere = cli("serve", tmp_path / "nothing", "--host", "127.0.0.256", "--keys", keys_of(cli, tmp_path), *state)
+    elsewhere = cli("serve", tmp_path / "nothing", "--host", "192.0.2.1", "--keys", keys_of(cli, tmp_path), *state)
     for done in (taken, elsewhere):
         assert done.code == 2 and "cannot be listened on" in done.err and done.err.count("\n") == 1, done.err
 
