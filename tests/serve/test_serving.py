@@ -71,6 +71,7 @@ def test_sigterm_under_load_loses_nothing(start: Callable[..., Any], bundle: Pat
     assert len(children) == 1 and not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
 def test_keys_reload_and_rollback_by_command(start: Callable[..., Any], folder: Path, other: Path, tmp_path: Path, cli: Any,
                                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     keys = tmp_path / "keys"
