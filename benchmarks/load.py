@@ -7,7 +7,6 @@ the server. Loops are bounded in time and in requests under way.
 import asyncio
 import json
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,10 +76,13 @@ class Client:
         finally:
             writer.close()
 
-    def close(self) -> None:
-        for _, writer in self.idle:
-            writer.close()
+    async def close(self) -> None:
+        """Ends the kept connections; a client belongs to the event loop that it has spoken in."""
+        writers = [writer for _, writer in self.idle]
         self.idle.clear()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 def bodies(texts: Sequence[str], each: int = 1) -> Iterator[bytes]:
@@ -107,6 +109,7 @@ async def open_loop(client: Client, asked: Iterable[bytes], rate: float, seconds
         number += 1
     while going:
         await asyncio.wait(going)
+    await client.close()
     return sorted(done, key=lambda got: got.number)
 
 
@@ -120,6 +123,7 @@ async def closed_loop(client: Client, asked: Iterable[bytes], at_once: int, seco
             found.append(await client.post(number, body))
 
     await asyncio.gather(*(one() for _ in range(at_once)))
+    await client.close()
     return found
 
 
@@ -150,7 +154,3 @@ def percentile(found: Iterable[Got], share: float) -> float:
 
 def statuses(found: Iterable[Got]) -> Counter[int]:
     return Counter(got.status for got in found)
-
-
-def mean_seconds(found: Iterable[Got]) -> float:
-    return statistics.fmean(got.seconds for got in found if got.status == 200)
