@@ -5,10 +5,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from trainformer.compress import verbs as smaller
 from trainformer.core.errors import UserError, nearest
 from trainformer.studies import verbs
 
@@ -193,21 +194,8 @@ def gather(
     print(f"bundle of {len(named)} adapters: {out}", file=sys.stderr)
 
 
-@app.command()
-def export(
-    bundle: BundleDir,
-    out: Annotated[Path, typer.Option(help="folder to write; it must not exist")],
-    to: Annotated[Literal["peft"], typer.Option(help="adapter_config.json and adapter_model.safetensors")] = "peft",
-    adapter: AdapterName = None,
-    base: BaseName = None,
-) -> None:
-    """Write a bundle's adapter as the `peft` library reads it."""
-    from trainformer.models import peft_files
-
-    for line in peft_files.export(bundle, out, adapter, base):
-        print(line, file=sys.stderr)
-
-
+app.command()(smaller.compress)
+app.command()(smaller.export)
 app.command()(verbs.search)
 app.command()(verbs.compare)
 
