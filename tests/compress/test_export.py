@@ -87,6 +87,21 @@ def test_the_decision_layer_and_the_facts_travel(make: Any, cli: Any, tmp_path: 
     assert transformers.AutoConfig.from_pretrained(out).id2label == {0: "bad", 1: "good", 2: "so-so"}
 
 
+def test_the_page_says_how_to_run_it_without_us(
+    make: Any, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compress.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    assert "trainformer" not in code and "torch" not in code
+    for family in ("bert", "roberta"):
+        folder = make(family)
+        assert cli("export", folder, "--to", "onnx", "--out", tmp_path / family / "onnx").code == 0
+        monkeypatch.chdir(tmp_path / family)
+        code = code.replace('["a warm and funny film", "two slow hours"]', repr(TEXTS))
+        exec(compile(code, "compress.md", "exec"), {})
+        assert capsys.readouterr().out.strip() == str([a["label"] for a in Bundle.open(folder).predict(TEXTS)])
+
+
 def test_the_axes_have_names(make: Any, cli: Any, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     cli("export", make(), "--to", "onnx", "--opset", 20, "--out", tmp_path / "onnx")

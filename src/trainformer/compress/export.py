@@ -16,9 +16,10 @@ from trainformer.core.errors import UserError
 from trainformer.core.files import refuse_existing, write_folder, write_json
 from trainformer.core.roles import Model
 from trainformer.models.encoder import Encoder
-from trainformer.models.heads import EmbeddingHead
+from trainformer.models.heads import EmbeddingHead, SequenceHead
 from trainformer.models.pretrained import library_model
 from trainformer.models.whole import whole_model
+from trainformer.nn.pool import Pooling
 
 Check = tuple[Any, DataSettings]
 """Rows to check with, none: made-up texts; and which columns are read."""
@@ -36,7 +37,7 @@ def to_onnx(bundle: Bundle, folder: Path, out: Path, opset: int, check: Check) -
         backbone, graph = through(bundle, Path(place))
         said = require_same(bundle, graph, "the graph", *check)
         write(out, contents(graph, backbone, pages_of(folder, bundle), {}))
-    return [said, f"ONNX graph, opset {opset}, inputs {', '.join(graph.model.body.ask.inputs)}: {out}"]
+    return [said, f"ONNX graph, opset {opset}: {out}"]
 
 
 def to_hf(bundle: Bundle, folder: Path, out: Path, check: Check) -> list[str]:
@@ -48,17 +49,19 @@ def to_hf(bundle: Bundle, folder: Path, out: Path, check: Check) -> list[str]:
     refuse_existing(out)
     refuse_added(bundle.model, bundle.facts)
     _, backbone, _ = adapters.open_parts(bundle.facts)
-    embeds = isinstance(bundle.model.head, EmbeddingHead)
+    body, head = bundle.model.body, bundle.model.head
+    assert isinstance(body, Encoder) and isinstance(head, SequenceHead)
+    embeds = isinstance(head, EmbeddingHead)
     if not embeds and not backbone.opens_in_library(bundle.model):
-        family, pooling = bundle.model.body.encoder.config.model_type, bundle.model.head.pooling
-        raise UserError(f"the library has no head of '{family}' with {pooling} pooling.", where=str(folder), fix="Take --to onnx.")
+        what = f"the library has no head of '{body.encoder.config.model_type}' with {head.pooling} pooling."
+        raise UserError(what, where=str(folder), fix="Take --to onnx.")
     said = []
 
     def fill(beside: Path) -> None:
         backbone.save(bundle.model, beside, bundle.task)
         bundle.tokens.save(beside)
         if embeds:
-            _sentence_files(bundle, beside)
+            _sentence_files(beside, head.pooling, body.width, bundle.limit)
         said.append(require_same(bundle, _library(bundle, beside), "the library's model", *check))
         for name, text in pages_of(folder, bundle).items():
             (beside / name).write_text(text, encoding="utf-8")
@@ -97,15 +100,14 @@ def _left_out(bundle: Bundle) -> list[str]:
     return [f"not in the library's model: {', '.join(named)}; labels.json has them"] if named else []
 
 
-def _sentence_files(bundle: Bundle, folder: Path) -> None:
+def _sentence_files(folder: Path, pooling: Pooling, width: int, limit: int) -> None:
     """What sentence-transformers reads beside the model: pooling, and that embeddings have length 1."""
-    body, pooling = bundle.model.body, bundle.model.head.pooling
     modes = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     listed = [{"idx": i, "name": str(i), "path": path, "type": SENTENCE + kind} for i, (path, kind) in enumerate(kinds)]
     write_json(folder / "modules.json", listed)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": bundle.limit, "do_lower_case": False})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
     for path, _ in kinds[1:]:
         (folder / path).mkdir()
     flags = {flag: name == pooling for name, flag in modes.items()}
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": body.width, **flags})
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})

@@ -1,5 +1,6 @@
 """A model of ours as an ONNX graph: padded sequences in, the head's outputs out, any number and length of them."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
     inputs = _example(bundle)
     output = "embedding" if isinstance(model.head, EmbeddingHead) else "logits"
     axes = {0: "batch", 1: "length"}
-    with library_attention(body), torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    with library_attention(body), torch.no_grad(), _silent():
         torch.onnx.export(
             Padded(model).eval(),
             tuple(inputs.values()),
@@ -114,6 +115,18 @@ def _example(bundle: Bundle) -> dict[str, Tensor]:
     if not bundle.tokens.typed or "token_type_ids" not in body.takes:
         inputs.pop("token_type_ids")
     return inputs
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter's notices off: what matters is whether the graph answers as the model does, and that is checked."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

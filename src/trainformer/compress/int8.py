@@ -25,6 +25,7 @@ def quantise(path: Path) -> None:
     _fold(path, folded)
     proto = onnx.load_model(str(folded))
     _tables(proto, onnx)
+    onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else it asks, loudly, for the folding
     onnx.save_model(proto, str(tables))
     quantize_dynamic(tables, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
     for left in (folded, tables):

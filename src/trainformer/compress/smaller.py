@@ -141,6 +141,7 @@ def labels_of(bundle: Bundle) -> dict[str, Any]:
         "labels": bundle.labels,
         "decision": asdict(bundle.decision),
         "max_tokens": bundle.limit,
+        "pad_token_id": bundle.model.body.pad,
         "windows_joined_by": getattr(bundle.task, "window_pool", None),
     }
 
