@@ -71,8 +71,8 @@ def test_what_is_no_graph_is_refused(graph: Path) -> None:
 
 def test_a_graph_of_other_inputs_is_refused(graph: Path) -> None:
     make = onnx.helper
-    value = make.make_tensor_value_info("pixels", 1, ["a"])
-    body = make.make_graph([make.make_node("Identity", ["pixels"], ["y"])], "g", [value], [make.make_tensor_value_info("y", 1, ["a"])])
+    given, found = (make.make_tensor_value_info(name, 1, ["a"]) for name in ("pixels", "y"))
+    body = make.make_graph([make.make_node("Identity", ["pixels"], ["y"])], "g", [given], [found])
     model = make.make_model(body, opset_imports=[make.make_opsetid("", 18)], ir_version=8)
     (graph / "model.onnx").write_bytes(model.SerializeToString())
     write_manifest(graph)
