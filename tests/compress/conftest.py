@@ -119,7 +119,8 @@ def rows(tmp_path: Path) -> Callable[..., Path]:
         texts = sentences(count)
         said = [answer["label"] for answer in Bundle.open(folder).predict(texts)]
         path = tmp_path / "validation.jsonl"
-        lines = [{"text": t, "label": LABELS[i % 3] if i % 5 == 0 else s} for i, (t, s) in enumerate(zip(texts, said, strict=True))]
+        labels = [LABELS[i % 3] if i % 5 == 0 else label for i, label in enumerate(said)]
+        lines = [{"text": t, "label": label} for t, label in zip(texts, labels, strict=True)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         return path
 

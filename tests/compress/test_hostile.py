@@ -1,6 +1,7 @@
 """Bundles that were made to do harm: graphs that read other files, links, names outside, changed bytes. All are refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,18 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
+MADE: dict[str, Path] = {}
+
+
 @pytest.fixture
-def graph(make: Any, cli: Any, tmp_path: Path) -> Path:
-    out = tmp_path / "graph"
-    assert cli("export", make(), "--to", "onnx", "--out", out).code == 0
-    return out
+def graph(make: Any, cli: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a graph, to do harm to; exported once."""
+    if not MADE:
+        out = tmp_path_factory.mktemp("exported") / "graph"
+        assert cli("export", make(), "--to", "onnx", "--out", out).code == 0
+        MADE["graph"] = out
+    shutil.copytree(MADE["graph"], tmp_path / "graph")
+    return tmp_path / "graph"
 
 
 def outside(tensor: Any, location: str) -> None:
@@ -63,8 +71,8 @@ def test_what_is_no_graph_is_refused(graph: Path) -> None:
 
 def test_a_graph_of_other_inputs_is_refused(graph: Path) -> None:
     make = onnx.helper
-    value = make.make_tensor_value_info("pixels", 1, ["a"])
-    body = make.make_graph([make.make_node("Identity", ["pixels"], ["y"])], "g", [value], [make.make_tensor_value_info("y", 1, ["a"])])
+    given, found = (make.make_tensor_value_info(name, 1, ["a"]) for name in ("pixels", "y"))
+    body = make.make_graph([make.make_node("Identity", ["pixels"], ["y"])], "g", [given], [found])
     model = make.make_model(body, opset_imports=[make.make_opsetid("", 18)], ir_version=8)
     (graph / "model.onnx").write_bytes(model.SerializeToString())
     write_manifest(graph)

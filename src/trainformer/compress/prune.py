@@ -126,7 +126,8 @@ def _weigh(layers: Layers, name: str, run: Run) -> list[Tensor]:
     ]
     with _removed(handles):
         run()
-    return [place.value().sqrt() * reader.weight.detach().double().norm(dim=0) for reader, place in zip(readers, seen, strict=True)]
+    sizes = [place.value().sqrt() for place in seen]
+    return [size * reader.weight.detach().double().norm(dim=0) for reader, size in zip(readers, sizes, strict=True)]
 
 
 def _narrow(layer: nn.Module, givers: list[str], reader: str, kept: Tensor) -> None:

@@ -181,4 +181,5 @@ def _section(report: dict[str, Any]) -> str:
     lines = "\n".join(f"| {name} | {before} | {after} |" for name, before, after in rows)
     did = "".join(f"- {line}\n" for line in report["did"])
     head = f"## Compressed\n\n{did}\nOn {report['rows']} rows of `{report['data']}`, {time['threads']} threads:\n\n"
-    return f"{head}| | before | after |\n|---|---|---|\n{lines}\n\nAll numbers: `{REPORT}`. What stands above is of the model before.\n"
+    table = f"| | before | after |\n|---|---|---|\n{lines}\n"
+    return f"{head}{table}\nAll numbers: `{REPORT}`. What stands above is of the model before.\n"
