@@ -47,9 +47,10 @@ def test_the_table_holds_ours_against_both(bench: Any, monkeypatch: pytest.Monke
 def test_each_run_runs_for_a_moment(tmp_path: Path) -> None:
     if not (SHARED / "data" / "en_de_parallel").is_dir():
         pytest.skip(f"no data in {SHARED}: set TRAINFORMER_SHARED")
-    words = [sys.executable, str(BENCHMARKS / "translation.py"), "--shared", str(SHARED), "--minutes", "0.1", "--pairs", "300"]
-    words += ["--test-pairs", "20", "--vocabulary", "1000", "--threads", "1", "--most-load", "2", "--beam", "2", "--max-length", "48"]
-    done = subprocess.run([*words, "--results", str(tmp_path / "lines.jsonl")], capture_output=True, text=True, cwd=tmp_path)
+    given = {"shared": SHARED, "minutes": 0.1, "pairs": 300, "test-pairs": 20, "vocabulary": 1000, "threads": 1, "beam": 2,
+             "max-length": 48, "most-load": 2, "results": tmp_path / "lines.jsonl"}  # fmt: skip
+    words = [sys.executable, str(BENCHMARKS / "translation.py"), *(f"--{name}={value}" for name, value in given.items())]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line)["result"] for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and all(0 <= line["bleu"] <= 100 and line["writing_speed"] > 0 for line in lines)
