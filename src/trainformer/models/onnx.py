@@ -48,9 +48,7 @@ class Onnx(Backbone):
     def opens_in_library(self, model: Model) -> bool:
         return False
 
-    def open(
-        self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, Tensor] | None = None
-    ) -> Model:
+    def open(self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, Tensor] | None = None) -> Model:
         """The model of a bundle. Raises UserError for a graph that reads other files, or is none that a bundle holds."""
         return whole_model(Session(folder / GRAPH), self.pad, task)
 
