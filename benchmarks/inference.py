@@ -134,10 +134,11 @@ class Beside:
                       "int8": (folders["int8"] / "model.onnx").stat().st_size}  # fmt: skip
         limit: dict[str, Any] = dict(batch_size=BATCH, truncation=True, max_length=whole.limit)
         pipe = pipeline("text-classification", model=str(folders["bundle"]), tokenizer=str(folders["bundle"]), device="cpu")
+        peer = plain(folders["onnx"], a.threads, whole.limit, whole.labels)
         self.ways: dict[str, Callable[[], list[str]]] = {
             "ours": lambda: [answer["label"] for answer in small.predict(self.texts)],
             "transformers": lambda: [answer["label"] for answer in pipe(self.texts, **limit)],
-            "onnxruntime": lambda ask=plain(folders["onnx"], a.threads, whole.limit, whole.labels): ask(self.texts),
+            "onnxruntime": lambda: peer(self.texts),
         }
         for ask in self.ways.values():
             ask()
@@ -170,7 +171,9 @@ def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
         few = "" if len(found) in (0, a.repeats) else f", {len(found)} of {a.repeats} repeats"
         shown = [f"{spread(ratio, '.2f')}, aim {aim}" for ratio, aim in zip(ratios, aims, strict=True)]
         lines.append([f"{title}, {rows} rows{few}", *speeds, *shown, same])
-    head = "case | ours int8, rows a second | transformers float32 | ONNX Runtime int8 | to transformers | to the latter | same labels"
+    head = (
+        "case | ours int8, rows a second | transformers float32 | ONNX Runtime int8 | to the one | to the other | same labels"
+    )
     return rows_of_table(head, lines)
 
 

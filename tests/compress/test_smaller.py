@@ -74,7 +74,7 @@ def test_the_gate_counts_points() -> None:
     gate.require(held, 2.0)
     with pytest.raises(UserError, match=r"on 200 rows: F1 of 'bad' by 2.00 points \(90.00 to 88.00\). Nothing"):
         gate.require(held, 0.5)
-    with pytest.raises(UserError, match="accuracy by 0.50 points"):
+    with pytest.raises(UserError, match=r"accuracy by 0\.50 points"):
         gate.require(held, 0.4)
     broken = gate.Held("accuracy", {"accuracy": 0.9, "examples": 2}, {"accuracy": float("nan")}, [], None, 0.0)
     with pytest.raises(UserError, match="too much is lost"):

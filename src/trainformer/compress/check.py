@@ -28,9 +28,7 @@ def require_same(bundle: Bundle, other: Bundle, what: str, data: Any = None, set
     wrong = sum(a["label"] != b["label"] for a, b in zip(ours, theirs, strict=True))
     numbers = _is_number(ours[0])
     if not differs <= TOLERANCE * largest or (wrong and not numbers):
-        said = (
-            f"{what} answers otherwise: logits differ by up to {differs:.2g} (the largest: {largest:.3g}), {wrong} labels differ."
-        )
+        said = f"{what} answers otherwise: logits differ by up to {differs:.2g} (largest: {largest:.3g}), {wrong} labels differ."
         raise UserError(said, where=bundle.tokens.where, fix="Nothing is written. Please report the model's family.")
     told = "" if numbers else "all labels are the same, "
     return f"checked on {len(ours)} texts: {told}logits differ by {differs:.1e} at most (allowed: {TOLERANCE:g} of {largest:.3g})"

@@ -10,7 +10,7 @@ from trainformer.bundle import Bundle, adapters
 from trainformer.bundle.writing import write
 from trainformer.compress.check import require_same
 from trainformer.compress.graph import Padded, refuse_added, through, write_graph
-from trainformer.compress.smaller import Say, contents, pages_of
+from trainformer.compress.smaller import contents, pages_of
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
 from trainformer.core.files import refuse_existing, write_folder, write_json

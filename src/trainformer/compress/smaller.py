@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from trainformer.bundle import Bundle, adapters
 from trainformer.bundle.writing import Contents, write
 from trainformer.compress import gate, prune, timing

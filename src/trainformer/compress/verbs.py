@@ -64,10 +64,8 @@ def export(
     else:
         check = (data, DataSettings(text=text, text_b=text_b))
         opened = Bundle.open(bundle, adapter=adapter)
-        if to == "hf":
-            lines = exports.to_hf(opened, bundle, out, check)
-        else:
-            lines = exports.to_onnx(opened, bundle, out, opset, check)
+        hf = to == "hf"
+        lines = exports.to_hf(opened, bundle, out, check) if hf else exports.to_onnx(opened, bundle, out, opset, check)
     for line in lines:
         _say(line)
 
