@@ -171,9 +171,7 @@ def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
         few = "" if len(found) in (0, a.repeats) else f", {len(found)} of {a.repeats} repeats"
         shown = [f"{spread(ratio, '.2f')}, aim {aim}" for ratio, aim in zip(ratios, aims, strict=True)]
         lines.append([f"{title}, {rows} rows{few}", *speeds, *shown, same])
-    head = (
-        "case | ours int8, rows a second | transformers float32 | ONNX Runtime int8 | to the one | to the other | same labels"
-    )
+    head = "case | ours int8, rows a second | transformers float32 | ONNX Runtime int8 | to the one | to the other | same labels"
     return rows_of_table(head, lines)
 
 
