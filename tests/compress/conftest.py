@@ -49,7 +49,8 @@ def tokenizer(family: str) -> Any:
         special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
     )
     names_of = {"pad_token": pad, "unk_token": unk, "cls_token": cls, "sep_token": sep}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names_of)
+    inputs = ["input_ids", *(["token_type_ids"] if kind == "1" else []), "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **names_of)
 
 
 @pytest.fixture(scope="session")

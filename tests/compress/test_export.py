@@ -63,7 +63,7 @@ def test_every_task(make: Any, cli: Any, tmp_path: Path) -> None:
 
 
 def test_windows_are_joined_as_before(make: Any, cli: Any, tmp_path: Path) -> None:
-    folder, out = make(long_text="windows", window_pool="max"), tmp_path / "onnx"
+    folder, out = make(long_text="window", window_pool="max"), tmp_path / "onnx"
     assert cli("export", folder, "--to", "onnx", "--out", out).code == 0
     before, after = Bundle.open(folder), Bundle.open(out)
     assert before.predict(TEXTS)[2]["cut_tokens"] == 0

@@ -14,7 +14,8 @@ from trainformer.bundle import Bundle
 from trainformer.bundle.reading import encode_all
 from trainformer.core.batch import pack
 from trainformer.core.errors import MissingExtra, UserError
-from trainformer.core.roles import Model
+from trainformer.core.registry import build
+from trainformer.core.roles import Backbone, Model
 from trainformer.models.encoder import Encoder, padded
 from trainformer.models.heads import EmbeddingHead, SequenceHead
 from trainformer.models.onnx import CONFIG, GRAPH, Onnx
@@ -54,7 +55,8 @@ def through(bundle: Bundle, folder: Path) -> tuple[Onnx, Bundle]:
     """The backbone that opens FOLDER/model.onnx, and the bundle's answers through it."""
     body = bundle.model.body
     assert isinstance(body, Encoder)
-    backbone = Onnx(pad=body.pad)
+    backbone = build(Backbone, "onnx", {"pad": body.pad})
+    assert isinstance(backbone, Onnx)
     return backbone, Bundle(bundle.task, backbone.open(folder, bundle.task), bundle.tokens, bundle.facts)
 
 
@@ -75,7 +77,7 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
     """
     refuse_added(bundle.model, bundle.facts)
     try:
-        import onnx  # noqa: F401
+        import onnx
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtra("onnxscript", "onnx") from error
@@ -86,7 +88,7 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
         raise UserError(f"its weights are {size / 1e9:.1f} GB, and an ONNX file ends at 2 GB.", where="BUNDLE")
     (folder / CONFIG).write_text(body.encoder.config.to_json_string(), encoding="utf-8")
     inputs = _example(bundle)
-    output = "embedding" if isinstance(model.head, EmbeddingHead) else "logits"
+    output = "sentence_embedding" if isinstance(model.head, EmbeddingHead) else "logits"
     axes = {0: "batch", 1: "length"}
     with library_attention(body), torch.no_grad(), _silent():
         torch.onnx.export(
@@ -101,6 +103,15 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
             external_data=False,
             verbose=False,
         )
+    _without_origin(folder / GRAPH, onnx)
+
+
+def _without_origin(path: Path, onnx: Any) -> None:
+    """Takes out where in which file of this machine each node was made: it is larger than a small model."""
+    proto = onnx.load_model(str(path))
+    for each in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        each.ClearField("metadata_props")
+    onnx.save_model(proto, str(path))
 
 
 def _example(bundle: Bundle) -> dict[str, Tensor]:
