@@ -106,7 +106,7 @@ class Bench:
         for name, value in settings.items():
             words += ["--set", f"{name}={value}"]
         child = run_child(words, a.threads, TRAINFORMER_CACHE=str(self.folder / "cache"))
-        steps = [line for line in map(json.loads, (out / "log.jsonl").open()) if "tokens" in line]
+        steps = [line for line in map(json.loads, (out / "log.jsonl").open()) if "lr" in line]
         return child, self._trained(sum(s["seconds"] for s in steps), sum(s["tokens"] for s in steps), len(steps))
 
     def _peer(self, seed: int) -> tuple[Child, dict]:
