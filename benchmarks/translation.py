@@ -8,7 +8,8 @@ smoothing for the same minutes, and each translates the test sources with a beam
 its own, one after the other. Ours is scored on validation inside its minutes. BLEU and chrF are sacrebleu's. A third line has
 the weights that ours has trained translated by the library, so that the two ways to write are also held side by side.
 Tokens a second: in training source and target without padding, by the seconds of the steps (the peer's: of its training, in
-which nothing is scored); in translation those of the translations, their ends counted. Each run is a line of --results; --table only writes the table.
+which nothing is scored); in translation those of the translations, their ends counted. Each run is a line of --results, and
+--table only writes the table.
 """
 
 import argparse
