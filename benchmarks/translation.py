@@ -8,7 +8,7 @@ smoothing for the same minutes, and each translates the test sources with a beam
 its own, one after the other. Ours is scored on validation inside its minutes. BLEU and chrF are sacrebleu's. A third line has
 the weights that ours has trained translated by the library, so that the two ways to write are also held side by side.
 Tokens a second: in training source and target without padding, by the seconds of the steps (the peer's: of its training, in
-which nothing is scored); in translation those of the translations, their ends counted. Each run is a line of --results;
+which nothing is scored); in translation those of the translations, their ends counted. Each run is a line of --results, and
 --table only writes the table.
 """
 
@@ -107,7 +107,7 @@ class Bench:
         for name, value in settings.items():
             words += ["--set", f"{name}={value}"]
         child = run_child(words, a.threads, TRAINFORMER_CACHE=str(self.folder / "cache"))
-        steps = [line for line in map(json.loads, (out / "log.jsonl").open()) if "tokens" in line]
+        steps = [line for line in map(json.loads, (out / "log.jsonl").open()) if "lr" in line]
         return child, self._trained(sum(s["seconds"] for s in steps), sum(s["tokens"] for s in steps), len(steps))
 
     def _peer(self, seed: int) -> tuple[Child, dict]:

@@ -128,11 +128,12 @@ class _Search:
     def _go_on(self, taken: list[list[tuple[float, int, int]]], going: list[int]) -> None:
         """The open texts of the sources that go on take the place of those before."""
         device, beam = self.total.device, self.how.beam
+        left = torch.tensor(going, device=device) if len(going) < len(self.open) else None
         self.open = [self.open[i] for i in going]
         filled = [still + [(NEVER, *still[0][1:])] * (beam - len(still)) for still in taken]
         flat = [each for still in filled for each in still]
         self.texts = [self.texts[text] + [token] for _, text, token in flat]
         self.total = torch.tensor([[score for score, _, _ in still] for still in filled], device=device)
-        self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), torch.tensor(going, device=device))
+        self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), left)
         tokens: Tensor = torch.tensor([[token] for _, _, token in flat], device=device)
         self.states = self.voice.body.step(tokens, self.cache)[:, 0]
