@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from trainformer.bundle import Bundle
 from trainformer.bundle.reading import encode_all
+from trainformer.core import registry
 from trainformer.core.batch import pack
 from trainformer.core.errors import MissingExtra, UserError
-from trainformer.core.roles import Model
+from trainformer.core.roles import Backbone, Model
 from trainformer.models.encoder import Encoder, padded
 from trainformer.models.heads import EmbeddingHead, SequenceHead
-from trainformer.models.onnx import CONFIG, GRAPH, Onnx
+from trainformer.models.onnx import CONFIG, GRAPH
 from trainformer.nn.surgery import ADDED
 
 OPSET = 18
@@ -50,11 +51,11 @@ class Padded(nn.Module):
         return (hidden - (1 - real) * torch.finfo(hidden.dtype).max).amax(1)
 
 
-def through(bundle: Bundle, folder: Path) -> tuple[Onnx, Bundle]:
+def through(bundle: Bundle, folder: Path) -> tuple[Backbone, Bundle]:
     """The backbone that opens FOLDER/model.onnx, and the bundle's answers through it."""
     body = bundle.model.body
     assert isinstance(body, Encoder)
-    backbone = Onnx(pad=body.pad)
+    backbone = registry.build(Backbone, "onnx", {"pad": body.pad})
     return backbone, Bundle(bundle.task, backbone.open(folder, bundle.task), bundle.tokens, bundle.facts)
 
 
@@ -75,8 +76,8 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
     """
     refuse_added(bundle.model, bundle.facts)
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnx
+        import onnxscript  # noqa: F401 (the exporter needs it)
     except ModuleNotFoundError as error:
         raise MissingExtra("onnxscript", "onnx") from error
     model, body = bundle.model, bundle.model.body
@@ -86,7 +87,7 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
         raise UserError(f"its weights are {size / 1e9:.1f} GB, and an ONNX file ends at 2 GB.", where="BUNDLE")
     (folder / CONFIG).write_text(body.encoder.config.to_json_string(), encoding="utf-8")
     inputs = _example(bundle)
-    output = "embedding" if isinstance(model.head, EmbeddingHead) else "logits"
+    output = "sentence_embedding" if isinstance(model.head, EmbeddingHead) else "logits"
     axes = {0: "batch", 1: "length"}
     with library_attention(body), torch.no_grad(), _silent():
         torch.onnx.export(
@@ -101,6 +102,19 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
             external_data=False,
             verbose=False,
         )
+    proto = onnx.load_model(str(folder / GRAPH))
+    _forget(proto)
+    onnx.save_model(proto, str(folder / GRAPH))
+
+
+def _forget(message: Any) -> None:
+    """Takes out what the exporter notes of each node: stack traces, with the paths of this machine."""
+    for field, value in list(message.ListFields()):
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None and field.message_type.name != "TensorProto":
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                _forget(inner)
 
 
 def _example(bundle: Bundle) -> dict[str, Tensor]:
