@@ -163,6 +163,15 @@ def test_tokens(report: Report) -> None:
     assert found(seen, "unknown_tokens").count == 200 and "4.0 % of the tokens" in found(seen, "unknown_tokens").message
 
 
+def test_advice_names_only_what_the_task_has(report: Report, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task without labels has no accuracy, and one without `long_text` no windows."""
+    cut = Counted(*(torch.ones(100, dtype=torch.int32) for _ in range(3)))
+    monkeypatch.setattr(type(task), "unlabelled", True)
+    seen = report(cut, validation=rows(0, 100))
+    assert "long_text" not in type(task).model_fields and found(seen, "cut").fix == "Raise data.max_tokens."
+    assert found(seen, "few_to_score").message == "validation has 100 rows: what is measured on so few is rough."
+
+
 def test_parts_of_one_file(look: Look, task: Task) -> None:
     seen = look([*rows(0, 60), *rows(0, 60)], "all.jsonl")
     lengths = torch.arange(120, dtype=torch.int32)

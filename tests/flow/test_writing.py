@@ -159,6 +159,12 @@ def test_a_new_model_needs_a_tokenizer(cli: Cli, write: Write, rows: Any, tmp_pa
     assert done.code == 2 and "'transformer-tiny' is trained from nothing and needs a tokenizer" in done.err
 
 
+def test_a_slip_in_the_name_of_a_new_model(cli: Cli, write: Write, tiny_model: Path, tmp_path: Path) -> None:
+    done = cli("train", "--task", "seq2seq", "--data", write("rows.jsonl", pairs(40)), "--text", "source", "--target", "target",
+               "--model", "transformer-tinny", "--tokenizer", tiny_model, "--out", tmp_path / "run")  # fmt: skip
+    assert done.code == 2 and "Did you mean 'transformer-tiny'?" in done.err
+
+
 def test_inspect(cli: Cli, translator: Path) -> None:
     """GPT-2 has the 124,439,808 parameters of the paper's smallest; a token costs twice the weights that it meets."""
     rows = json.loads(cli("inspect", "gpt2", "--vocabulary", 50257, "--tokens", 1, "--json").out)

@@ -137,6 +137,14 @@ def test_texts_do_not_see_each_other(kind: str, form: str) -> None:
         torch.testing.assert_close(model(changed)[-1][kept], whole[-1][kept], atol=1e-5, rtol=1e-4)
 
 
+def test_what_fills_up_a_batch_may_be_longer_than_the_model_reads() -> None:
+    """600 texts of 8 tokens are filled up by 64, more than there are learned places."""
+    model = body("learned", positions_max=8).eval()
+    together = batch([8] * 600)
+    with torch.no_grad():
+        torch.testing.assert_close(model(together)[0][-8:], model(pack(together.examples[-1:]))[0], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("form", ["decoder", "encoder-decoder"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_cache_changes_nothing(kind: str, form: str) -> None:

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -54,7 +55,8 @@ def likelihoods(speaker: Voice, source: Packed | None, row: int, ids: list[int])
 def test_a_wide_beam_finds_the_best_of_all_texts(power: float) -> None:
     """Every text of at most four tokens of a vocabulary of four, by brute force."""
     speaker, source, longest = voice(4), sources(3, 1, 2), 4
-    found = beam_search(speaker, Prompts([[0]] * 3, source), Decoding(beam=256, max_new_tokens=longest, length_penalty=power))
+    how = Decoding(beam=256, beam_end="exact", max_new_tokens=longest, length_penalty=power)
+    found = beam_search(speaker, Prompts([[0]] * 3, source), how)
     for row, kept in enumerate(found):
         every: list[tuple[float, list[int]]] = []
         for length in range(1, longest + 1):
@@ -69,11 +71,12 @@ def test_a_wide_beam_finds_the_best_of_all_texts(power: float) -> None:
         assert [score for score, _ in kept] == pytest.approx([score for score, _ in every[: len(kept)]], abs=1e-4)
 
 
+@pytest.mark.parametrize("end", ["soon", "exact"])
 @pytest.mark.parametrize("beam", [2, 3, 5])
-def test_a_search_ends_only_when_nothing_open_can_be_better(beam: int) -> None:
-    """The same search, never cut short, finds nothing better."""
+def test_a_search_ends_only_when_nothing_open_can_be_better(beam: int, end: Literal["soon", "exact"]) -> None:
+    """The same search without a cache; what is exact finds as much as one that is never cut short."""
     speaker, source = voice(12, seed=3), sources(3, 1, 2)
-    how = Decoding(beam=beam, max_new_tokens=20)
+    how = Decoding(beam=beam, max_new_tokens=20, beam_end=end)
     for row in range(3):
         alone = Packed(source.ids.split(source.lengths)[row], [source.lengths[row]], torch.tensor([0]))
         short = beam_search(speaker, Prompts([[0]], alone), how)[0]
@@ -93,8 +96,21 @@ def test_a_search_ends_only_when_nothing_open_can_be_better(beam: int) -> None:
                     best.append((total / divisor(length, 0.6), ids + [token] * (token != END)))
                 else:
                     texts.append(([*ids, token], total))
-        best.sort(key=lambda pair: -pair[0])
-        assert [t.ids for _, t in short] == [ids for _, ids in best[:beam]]
+            best = sorted(best, key=lambda pair: -pair[0])[:beam]
+            soon = end == "soon" and len(best) == beam and length < 20
+            if soon and texts[0][1] / divisor(length + 1, 0.6) <= best[-1][0]:
+                break
+        assert [t.ids for _, t in short] == [ids for _, ids in best]
+
+
+def test_a_search_that_ends_soon_takes_fewer_steps() -> None:
+    steps: dict[str, int] = {}
+    for end in ("soon", "exact"):
+        speaker, calls = voice(12, seed=3), []
+        counting = replace(speaker, scores=lambda states, one=speaker, seen=calls: (seen.append(1), one.scores(states))[1])
+        beam_search(counting, Prompts([[0]], sources(3)), Decoding(beam=3, max_new_tokens=60, beam_end=end))
+        steps[end] = len(calls)
+    assert steps["soon"] < steps["exact"] <= 60
 
 
 def test_a_beam_of_one_is_greedy() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from trainformer.core.errors import UserError, nearest
@@ -56,10 +57,19 @@ def _in_module(role: type[C], module: str) -> type[C] | None:
 
 
 def kind_of(role: type[C], settings: Any, default: str) -> str:
-    """The component that settings without a kind mean: a backbone that knows their `name`, else the usual one."""
+    """The component that settings without a kind mean: a backbone that knows their `name`, else the usual one.
+
+    A name that is no folder may be a slip: then it is the backbone that has all of the settings.
+    """
     name = settings.get("name")
-    known = (kind for kind, found in classes(role) if issubclass(found, Backbone) and found.knows(name)) if name else iter(())
-    return next(known, default)
+    if not name or not issubclass(role, Backbone):
+        return default
+    backbones = list(classes(Backbone))
+    known = [kind for kind, found in backbones if found.knows(name)]
+    fitting = [kind for kind, found in backbones if set(settings) <= set(found.model_fields)]
+    if known or default in fitting or not fitting or Path(str(name)).is_dir():
+        return (known or [default])[0]
+    return fitting[0]
 
 
 def build(role: type[C], name: str, settings: dict[str, Any] | None) -> C:

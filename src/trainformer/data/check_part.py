@@ -27,22 +27,24 @@ def look(part: Part, group: Tensor, task: Task, max_tokens: int | None) -> list[
     """All findings of a part; `group` "N" numbers its (near) duplicates."""
     if len(part) == 0:
         return [Finding("no_rows", "error", f"{part.name} has no rows.", fix="Add rows, or leave the part out.")]
-    found = [*_size(part), *_labels(part), *_repeated(part, group)]
+    found = [*_size(part, task), *_labels(part), *_repeated(part, group)]
     if part.cache is not None:
-        found += [*_cut(part, max_tokens), *_unknown(part)]
+        found += [*_cut(part, task, max_tokens), *_unknown(part)]
     return found
 
 
-def _size(part: Part) -> Iterator[Finding]:
+def _size(part: Part, task: Task) -> Iterator[Finding]:
     rows = len(part)
     if part.name == "train":
         if rows < FEW_ROWS:
             yield Finding("few_rows", "warning", f"there are only {rows} rows to train on.", rows, 1.0, [], "Add rows.")
     elif rows < STABLE_ROWS:
-        points = 98 / math.sqrt(rows)
-        what = f"{part.name} has {rows} rows: an accuracy measured on them is known to +-{points:.1f} points at worst (95 %)."
+        known = f"an accuracy measured on them is known to +-{98 / math.sqrt(rows):.1f} points at worst (95 %)."
+        fix = "Differences below that mean nothing; add rows."
+        if task.unlabelled:
+            known, fix = "what is measured on so few is rough.", "Small differences mean nothing; add rows."
         severity: Severity = "warning" if rows < SHAKY_ROWS else "note"
-        yield Finding("few_to_score", severity, what, rows, 1.0, [], "Differences below that mean nothing; add rows.")
+        yield Finding("few_to_score", severity, f"{part.name} has {rows} rows: {known}", rows, 1.0, [], fix)
 
 
 def _labels(part: Part) -> Iterator[Finding]:
@@ -122,7 +124,7 @@ def repeats(values: Tensor) -> Tensor:
     return mask
 
 
-def _cut(part: Part, max_tokens: int | None) -> Iterator[Finding]:
+def _cut(part: Part, task: Task, max_tokens: int | None) -> Iterator[Finding]:
     assert part.cache is not None
     cut, kept = part.pick(part.cache.cut).long(), part.pick(part.cache.lengths).long()
     texts, tokens = int((cut > 0).sum()), int(cut.sum())
@@ -131,7 +133,8 @@ def _cut(part: Part, max_tokens: int | None) -> Iterator[Finding]:
         limit = "the limit" if max_tokens is None else f"max_tokens {max_tokens}"
         percent = 100 * tokens / int((cut + kept).sum())
         what = f"texts of {part.name} that {limit} cuts: {texts} ({100 * share:.1f} %), in all {tokens} tokens ({percent:.1f} %)."
-        fix = "Raise data.max_tokens, or read all of a text with task.long_text=window."
+        windows = ", or read all of a text with task.long_text=window" if "long_text" in type(task).model_fields else ""
+        fix = f"Raise data.max_tokens{windows}."
         yield Finding("cut", "warning" if share >= CUT_SHARE else "note", what, texts, share, part.where(cut > 0), fix)
 
 

@@ -228,6 +228,14 @@ class Pretrained(Backbone):
         return self
 
 
+def library_model(folder: Path, task: Task) -> Any:
+    """The library's own model of a folder, its classifier where it has one: what other programs will open."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with quiet():
+        found = _class(config, task).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    return found.eval()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """The library's notices and bars off: what matters in them is checked and said by us."""

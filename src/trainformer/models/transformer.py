@@ -247,7 +247,7 @@ class Transformer(Body):
         if self.design.positions == "sinusoidal":
             x = x + sinusoids(places, self.width).to(x.dtype)
         if self.places is not None:
-            x = x + self.places(places)
+            x = x + self.places(places.clamp_max(self.design.positions_max - 1))  # what only fills up may stand beyond
         if self.kinds is not None:
             x = x + self.kinds(torch.zeros_like(ids) if kinds is None else kinds)
         out: Tensor = self.dropout(self.embedding_norm(x))
@@ -268,7 +268,7 @@ class Transformer(Body):
         """The states "N W D" of the next tokens "N W" of each text, of which `counts` "N" are no padding (none: all)."""
         stack, width = self.decoder, ids.shape[1]
         assert stack is not None, "an encoder writes nothing"
-        places = cache.places(width).flatten().clamp_max(self.design.positions_max - 1)
+        places = cache.places(width).flatten()
         states: Tensor = stack(self._embedded(ids.flatten(), places), places, Sight(cache=cache, width=width))
         cache.lengths = cache.lengths + (width if counts is None else counts)
         return states.view(*ids.shape, -1)

@@ -4,8 +4,10 @@ The score of a text y of a source x (Wu et al. 2016, arXiv:1609.08144):
 
     log P(y | x) / ((5 + |y|) / 6)^a  +  b * sum over source tokens i of log(min(attention that i got in all, 1))
 
-A search ends when no text that is still open can be better than the worst that is kept. It can be no better than its own
-log-likelihood over the longest length's divisor, as likelihoods only fall, so the end is exact.
+An exact search ends when no text that is still open can be better than the worst that is kept: likelihoods only fall, so its
+own, over the divisor of the longest length, is the most it can have. Long after a sentence is over that is still more than the
+finished ones have, though texts so long are never the best. So a search usually ends soon: when no open text would be better if
+it ended with its next token, and that token cost nothing.
 """
 
 from dataclasses import dataclass, field
@@ -33,9 +35,10 @@ class _Source:
     def add(self, score: float, text: Written, most: int) -> None:
         self.kept = sorted([*self.kept, (score, text)], key=lambda pair: -pair[0])[:most]
 
-    def settled(self, best_open: float, longest: int, how: Decoding) -> bool:
-        """Whether nothing that is open can still be among the best."""
-        return len(self.kept) == how.beam and best_open / divisor(longest, how.length_penalty) <= self.kept[-1][0]
+    def settled(self, best_open: float, length: int, longest: int, how: Decoding) -> bool:
+        """Whether nothing that is open, at so many tokens, can still be among the best."""
+        reached = longest if how.beam_end == "exact" else min(length + 1, longest)
+        return len(self.kept) == how.beam and best_open / divisor(reached, how.length_penalty) <= self.kept[-1][0]
 
 
 @torch.inference_mode()
@@ -71,20 +74,24 @@ class _Search:
 
     def go(self, length: int) -> bool:
         """One token more for each open text; whether any is left."""
-        beam, voice = self.how.beam, self.voice
-        scores = ruled(voice.scores(self.states).float(), self._past, length - 1, voice.end, self.how).log_softmax(-1)
-        whole = (self.total[:, :, None] + scores.view(len(self.open), beam, -1)).flatten(1)
-        best, place = whole.topk(min(2 * beam, whole.shape[1]), -1)  # at most one in two can end
-        width = scores.shape[-1]
-        taken: list[list[tuple[float, int, int]]] = []
-        for i, source in enumerate(self.open):
-            pairs = [(s, i * beam + p // width, p % width) for s, p in zip(best[i].tolist(), place[i].tolist(), strict=True)]
-            taken.append(self._sorted_out(source, pairs, length))
+        taken = [self._sorted_out(source, each, length) for source, each in zip(self.open, self._best(length), strict=True)]
         going = [i for i, source in enumerate(self.open) if taken[i] and not self._over(source, taken[i], length)]
         if not going:
             return False
         self._go_on([taken[i] for i in going], going)
         return True
+
+    def _best(self, length: int) -> list[list[tuple[float, int, int]]]:
+        """Of each source what may come next, the best first: (log-likelihood in all, number of the text, token)."""
+        beam, voice = self.how.beam, self.voice
+        scores = ruled(voice.scores(self.states).float(), self._past, length - 1, voice.end, self.how)
+        top, tokens = scores.topk(min(2 * beam, scores.shape[-1]), -1)  # of two times the beam at most one in two can end
+        gained = top - scores.logsumexp(-1, keepdim=True)
+        whole = (self.total[:, :, None] + gained.view(len(self.open), beam, -1)).flatten(1)
+        best, place = whole.topk(min(2 * beam, whole.shape[1]), -1)
+        texts = place // top.shape[1] + beam * torch.arange(len(place), device=place.device)[:, None]
+        columns = [column.tolist() for column in (best, texts, tokens.view(len(place), -1).gather(1, place))]
+        return [list(zip(score, text, token, strict=True)) for score, text, token in zip(*columns, strict=True)]
 
     def _past(self) -> list[list[int]]:
         """Each open text with what it began with."""
@@ -109,7 +116,7 @@ class _Search:
 
     def _over(self, source: _Source, still: list[tuple[float, int, int]], length: int) -> bool:
         longest = self.longest[source.number]
-        return length >= longest or source.settled(still[0][0], longest, self.how)
+        return length >= longest or source.settled(still[0][0], length, longest, self.how)
 
     def _coverage(self, text: int) -> float:
         covered, real = self.cache.covered, self.cache.real
@@ -121,11 +128,12 @@ class _Search:
     def _go_on(self, taken: list[list[tuple[float, int, int]]], going: list[int]) -> None:
         """The open texts of the sources that go on take the place of those before."""
         device, beam = self.total.device, self.how.beam
+        left = torch.tensor(going, device=device) if len(going) < len(self.open) else None
         self.open = [self.open[i] for i in going]
         filled = [still + [(NEVER, *still[0][1:])] * (beam - len(still)) for still in taken]
         flat = [each for still in filled for each in still]
         self.texts = [self.texts[text] + [token] for _, text, token in flat]
         self.total = torch.tensor([[score for score, _, _ in still] for still in filled], device=device)
-        self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), torch.tensor(going, device=device))
+        self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), left)
         tokens: Tensor = torch.tensor([[token] for _, _, token in flat], device=device)
         self.states = self.voice.body.step(tokens, self.cache)[:, 0]

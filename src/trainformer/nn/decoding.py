@@ -1,6 +1,7 @@
 """How a text is written, token by token: its settings, and what they rule out at each step."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -21,6 +22,8 @@ class Decoding(Component):
     """Least tokens of a text that is written: before them it cannot end."""
     beam: int = Field(1, ge=1, le=256)
     """Texts that are followed at once, of which the best is taken; 1: the likeliest token each time, or a draw."""
+    beam_end: Literal["soon", "exact"] = "soon"
+    """A beam ends soon, when no open text would be among the best if it ended with its next token; exact: when none ever can."""
     length_penalty: float = Field(0.6, ge=0, le=10)
     """Power a by which a beam's score is divided, ((5 + tokens) / 6)^a: the larger, the longer the texts (arXiv:1609.08144)."""
     coverage_penalty: float = Field(0.0, ge=0, le=10)
