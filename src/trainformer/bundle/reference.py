@@ -64,9 +64,9 @@ class States:
 
 @contextmanager
 def watched(model: Model, rows: Sequence[int]) -> Iterator[States]:
-    """Inside, the states of these rows are kept. With no rows it costs nothing."""
+    """Inside, the states of these rows are kept. With no rows it costs nothing; a body without states (a graph) gives none."""
     states = States(rows)
-    if not rows:
+    if not rows or not model.body.width:
         yield states
         return
     body = model.body
