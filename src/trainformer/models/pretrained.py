@@ -75,8 +75,12 @@ class Pretrained(Backbone):
     def load(self, task: Task) -> tuple[Model, "Pretrained", list[str]]:
         """The model with a head for the task, the settings as they were settled, and what to say.
 
-        Raises UserError listing missing or unexpected weights, unless they are the head's.
+        Raises UserError for a task that writes, and listing missing or unexpected weights, unless they are the head's.
         """
+        if task.writes:
+            new = {"decoder": "gpt2-tiny", "encoder-decoder": "transformer-tiny"}[task.writes]
+            fix = f"Train one from nothing: --model {new} --tokenizer FOLDER."
+            raise UserError(f"it is an encoder, and {type(task).key} needs a model that writes.", where=str(self.name), fix=fix)
         had = self.config()
         asked = self.pooling or self._sentence_pooling() or ("mean" if task.embeds else None)
         library, info = self._library(self._configured(task, asked), task)
