@@ -246,11 +246,11 @@ class Results:
 
     def fill(self, key: tuple[str | int, ...], run: Callable[[], dict], tries: int = 5) -> None:
         """Runs what is missing until it was not disturbed, at most `tries` times; run() gives "others" among its numbers."""
+        if self.measured != self.facts:
+            self._begin_anew()
         for _ in range(tries):
             if self.get(*key) is not None:
                 return
-            if self.measured != self.facts:
-                self._begin_anew()
             print("running", *key, flush=True)
             record = dict(key=key, facts=self.facts, result=run())
             with self.path.open("a") as f:

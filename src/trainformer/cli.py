@@ -5,10 +5,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from trainformer.compress import verbs as smaller
 from trainformer.core.errors import UserError, nearest
 from trainformer.data.verbs import tokenizer
 from trainformer.models import verbs as model_verbs
@@ -202,24 +203,9 @@ def gather(
     print(f"bundle of {len(named)} adapters: {out}", file=sys.stderr)
 
 
-@app.command()
-def export(
-    bundle: BundleDir,
-    out: Annotated[Path, typer.Option(help="folder to write; it must not exist")],
-    to: Annotated[Literal["peft"], typer.Option(help="adapter_config.json and adapter_model.safetensors")] = "peft",
-    adapter: AdapterName = None,
-    base: BaseName = None,
-) -> None:
-    """Write a bundle's adapter as the `peft` library reads it."""
-    from trainformer.models import peft_files
-
-    for line in peft_files.export(bundle, out, adapter, base):
-        print(line, file=sys.stderr)
-
-
 READING = (model_verbs.translate, model_verbs.generate, model_verbs.inspect)
 SERVING = (serving.serve, serving.key, serving.reload, serving.rollback)
-for verb in (verbs.search, verbs.compare, *READING, *SERVING):
+for verb in (verbs.search, verbs.compare, smaller.compress, smaller.export, *READING, *SERVING):
     app.command()(verb)
 app.add_typer(tokenizer, name="tokenizer")
 

@@ -89,7 +89,7 @@ def test_slow_first_steps_do_not_end_a_run_early(slow: int, scoring: float) -> N
     assert 0.95 * 120 <= done.now - 100 <= 120 and abs(done.step - steps) <= 0.1 * steps
     for step in range(done.step):
         used = 5 * min(step, slow) + max(0, step - slow)  # in half seconds of steps
-        assert abs(done.pace.share(step) - used / (done.step + 4 * slow)) < 0.22, "a forecast from slow steps runs ahead of the time"
+        assert abs(done.pace.share(step) - used / (done.step + 4 * slow)) < 0.22, "a forecast from slow steps runs ahead"
 
 
 def test_a_sudden_stand_still_is_cut_at_the_limit() -> None:

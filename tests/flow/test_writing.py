@@ -159,6 +159,13 @@ def test_a_new_model_needs_a_tokenizer(cli: Cli, write: Write, rows: Any, tmp_pa
     assert done.code == 2 and "'transformer-tiny' is trained from nothing and needs a tokenizer" in done.err
 
 
+def test_an_encoder_does_not_write(cli: Cli, write: Write, tiny_model: Path, tmp_path: Path) -> None:
+    done = cli("train", "--task", "seq2seq", "--data", write("rows.jsonl", pairs(40)), "--text", "source", "--target", "target",
+               "--model", tiny_model, "--out", tmp_path / "run")  # fmt: skip
+    assert done.code == 2 and "it is an encoder, and seq2seq needs a model that writes." in done.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_slip_in_the_name_of_a_new_model(cli: Cli, write: Write, tiny_model: Path, tmp_path: Path) -> None:
     done = cli("train", "--task", "seq2seq", "--data", write("rows.jsonl", pairs(40)), "--text", "source", "--target", "target",
                "--model", "transformer-tinny", "--tokenizer", tiny_model, "--out", tmp_path / "run")  # fmt: skip

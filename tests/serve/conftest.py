@@ -15,9 +15,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from trainformer.bundle import Bundle
@@ -33,11 +32,20 @@ from trainformer.serve.process import Lost
 from trainformer.serve.service import Service
 from trainformer.serve.settings import ServeSettings
 
+if TYPE_CHECKING:
+    import httpx
+
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ["bad", "good", "so-so"]
 START_SECONDS = 600
 """Long, for machines that have much else to do."""
 asker = lru_cache(worker.asker)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _extras() -> None:
+    for name in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
+        pytest.importorskip(name, reason=f"no {name} here: pip install 'trainformer[serve]' httpx")
 
 
 class Inline:
@@ -128,8 +136,8 @@ def offline(bundle: Path) -> Bundle:
 
 
 async def until(true: Callable[[], Any]) -> None:
-    """Waits for something that will come, at most ten seconds."""
-    async with asyncio.timeout(10):
+    """Waits for something that will come."""
+    async with asyncio.timeout(START_SECONDS):
         while not true():
             await asyncio.sleep(0.005)
 
@@ -137,7 +145,7 @@ async def until(true: Callable[[], Any]) -> None:
 class Running:
     """A service that runs, and a client of its application."""
 
-    def __init__(self, service: Service, client: httpx.AsyncClient):
+    def __init__(self, service: Service, client: "httpx.AsyncClient"):
         self.service, self.client, self.app = service, client, None
 
     def worker(self, name: str = "reviews") -> Inline:
@@ -147,13 +155,15 @@ class Running:
     async def until(self, true: Callable[[], Any]) -> None:
         await until(true)
 
-    async def predict(self, texts: Any, **more: Any) -> httpx.Response:
+    async def predict(self, texts: Any, **more: Any) -> "httpx.Response":
         return await self.client.post("/v1/predict", json={"texts": texts, **more})
 
 
 @pytest.fixture
 def running(bundle: Path, tmp_path: Path) -> Callable[..., Any]:
     """`async with running(queue_tokens=100, keys="...") as it`: a service of one bundle, or of those given."""
+
+    import httpx
 
     @asynccontextmanager
     async def run(

@@ -5,8 +5,10 @@ import json
 from collections import Counter
 from typing import Any
 
-import httpx
 import pytest
+
+from trainformer.serve.queue import ticket
+from trainformer.serve.refusals import Refusal
 
 TEXT = "a good film"
 """Three words and two special tokens."""
@@ -19,7 +21,7 @@ def post(it: Any, content: Any, **headers: str) -> Any:
 def test_a_full_queue_refuses_and_says_when(running: Any) -> None:
     """Batches of one, 4 requests at a time: of 20 at once 4 are answered and 16 get 429; then all is as before."""
 
-    async def main() -> tuple[list[httpx.Response], httpx.Response]:
+    async def main() -> tuple[list[Any], Any]:
         async with running(queue_requests=4, batch_tokens=5) as it:
             it.worker().hold.clear()
             asked = [asyncio.create_task(it.predict(TEXT)) for _ in range(20)]
@@ -81,6 +83,22 @@ def test_a_request_that_cannot_be_answered_in_time_is_not_begun(running: Any) ->
     assert int(refused.headers["retry-after"]) >= 1
 
 
+def test_a_deadline_that_is_over_before_the_queue_is_504(running: Any) -> None:
+    """Nothing waits, so it is not the queue that is full."""
+
+    async def main() -> None:
+        async with running() as it:
+            queue = it.service.models.find(None).current.lane.queue
+            late = ticket([("a film",)], [4], asyncio.get_running_loop().time() - 1)
+            queue.put(late)
+            queue.close(late)
+            with pytest.raises(Refusal) as caught:
+                await it.service.models.find(None).current.lane.ask(ticket([("a film",)], [4], late.deadline))
+            assert (caught.value.status, caught.value.code, queue.tokens) == (504, "deadline", 0)
+
+    asyncio.run(main())
+
+
 def test_a_deadline_is_kept_and_what_it_leaves_is_not_run(running: Any) -> None:
     async def main() -> Any:
         async with running(batch_tokens=5) as it:
@@ -90,13 +108,13 @@ def test_a_deadline_is_kept_and_what_it_leaves_is_not_run(running: Any) -> None:
             late = await it.predict("so late", deadline_ms=50)
             it.worker().hold.set()
             await first
-            await asyncio.sleep(0.05)
+            await it.predict("after")
             lane = it.service.models.find(None).current.lane
             return late, it.worker().batches, (lane.queue.tokens, len(lane.queue.open))
 
     late, batches, left = asyncio.run(main())
     assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
-    assert batches == [["a film"]] and left == (0, 0)
+    assert batches == [["a film"], ["after"]] and left == (0, 0)
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -42,12 +42,13 @@ def opened(browser: Any, start: Callable[..., Any]) -> Callable[..., Any]:
     def open_(folder: Path) -> Any:
         service = start(f"reviews={folder}", "--set", "threads=1")
         page = browser.new_context(locale="en-US", accept_downloads=True).new_page()
+        page.set_default_timeout(600_000)
         page.said, page.asked = [], []
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))
         page.on("request", lambda request: page.asked.append(request.url))
         page.goto(f"http://127.0.0.1:{service.port}/")
-        page.wait_for_selector("body[data-ready=yes]", timeout=600_000)
+        page.wait_for_selector("body[data-ready=yes]")
         return page
 
     return open_
@@ -110,7 +111,7 @@ def test_a_text_is_answered_by_keyboard_alone(opened: Callable[..., Any], traine
     lines = [json.dumps({"text": f"a {'good' if i % 2 else 'bad'} film"}) for i in range(250)] + ["{"]
     page.set_input_files("#file", {"name": "new.jsonl", "mimeType": "application/x-ndjson", "buffer": "\n".join(lines).encode()})
     page.click("#send")
-    page.wait_for_selector("#download:not([hidden])", timeout=600_000)
+    page.wait_for_selector("#download:not([hidden])")
     with page.expect_download() as download:
         page.click("#download")
     answers = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
@@ -127,6 +128,7 @@ def test_a_text_is_answered_by_keyboard_alone(opened: Callable[..., Any], traine
     }
 
 
+@pytest.mark.slow
 @needs_browser
 def test_fifty_payloads_are_inert(opened: Callable[..., Any], make: Callable[..., Path]) -> None:
     """In labels, in the card, and as texts: none runs, and each is shown as it is written."""
@@ -136,7 +138,7 @@ def test_fifty_payloads_are_inert(opened: Callable[..., Any], make: Callable[...
         page.fill("#text", payload)
         page.check("#truncate")
         page.click("#ask")
-        page.wait_for_selector("#answer table tr:nth-child(51)", timeout=600_000)
+        page.wait_for_selector("#answer table tr:nth-child(51)")
     shown = page.evaluate("[...document.querySelectorAll('#answer tr th[scope=row]')].map((n) => n.textContent)")
     assert sorted(shown) == sorted(PAYLOADS)
     assert page.evaluate("document.getElementById('card').textContent") == "\n".join(PAYLOADS)

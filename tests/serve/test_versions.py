@@ -11,6 +11,7 @@ import pytest
 from trainformer.bundle import Bundle
 from trainformer.core.errors import UserError
 from trainformer.serve.copies import adopt
+from trainformer.serve.versions import opened
 
 TEXT = "a good film"
 
@@ -66,12 +67,16 @@ def test_no_request_is_lost_while_versions_change(running: Any, folder: Path, bu
                     body = response.json()
                     found.append((response.status_code, body["version"], body["predictions"][0]["scores"]["good"]))
 
+            async def more(count: int) -> None:
+                wanted = len(found) + count
+                await it.until(lambda: len(found) >= wanted)
+
             asking = [asyncio.create_task(ask()) for _ in range(8)]
-            await asyncio.sleep(0.1)
+            await more(8)
             replace(folder, other)
             for verb in ("reload", "rollback", "rollback"):
                 assert (await it.client.post(f"/v1/models/reviews:{verb}", json={})).status_code == 200
-                await asyncio.sleep(0.1)
+                await more(16)  # eight may be of the version before
             going = False
             await asyncio.gather(*asking)
             return found
@@ -189,3 +194,13 @@ def test_copies_that_nothing_can_come_back_to_are_removed(running: Any, folder: 
 
     kept, expected, back = asyncio.run(main())
     assert kept == expected and len(kept) == 2 and back == 200
+
+
+def test_a_bundle_that_writes_texts_is_not_served(folder: Path) -> None:
+    """What it writes would stand in the store of answers, which holds no texts."""
+    facts = json.loads((folder / "trainformer.json").read_text())
+    facts["task"] = {"name": "causal_lm"}
+    lane: Any = None
+    (folder / "trainformer.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="its task is causal_lm, and the service answers with labels and numbers"):
+        opened("a", folder, lane)

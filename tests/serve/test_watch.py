@@ -292,8 +292,10 @@ def test_the_watch_fills_gauges_and_fires_alerts(running: Any) -> None:
             found = (await it.predict("a good film")).json()["predictions"][0]
             await it.client.post("/v1/feedback", json={"items": [{"id": found["id"], "label": found["label"]}]})
             await it.until(lambda: it.service.watch.scores.get("reviews", {}).get("truths") == 1)
-            await asyncio.sleep(0.3)
-            return (await it.client.get("/metrics")).text, (await it.client.get("/v1/feedback")).json()["alerts"]
+            await it.until(it.service.store.alerts)
+            while 'series="score.right"' not in (text := (await it.client.get("/metrics")).text):
+                await asyncio.sleep(0.01)
+            return text, (await it.client.get("/v1/feedback")).json()["alerts"]
 
     text, fired = asyncio.run(main())
     assert re.search(r'^trainformer_watch\{model="reviews",series="score.right"\} 1.0$', text, re.MULTILINE)

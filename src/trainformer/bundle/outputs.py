@@ -13,7 +13,7 @@ from trainformer.data.plan import Rows, by_length, grouped
 @torch.inference_mode()
 def outputs(model: Model, task: Task, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Batch]]:
     """The raw output of each batch, in float32."""
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))  # an ONNX graph has none of its own
     model.eval()
     for batch in batches:
         moved = batch.to(device)

@@ -170,7 +170,13 @@ def check_manifest(folder: Path) -> None:
         raise UserError("it is not JSON: the manifest was changed or cut.", where=str(path), fix=RESTORE) from error
     if not isinstance(listed, dict) or text != _pretty(listed):
         raise UserError("it is not as it was written: the manifest was changed.", where=str(path), fix=RESTORE)
+    link = next((p for p in folder.rglob("*") if p.is_symlink()), None)
+    if link is not None:
+        what = "it is a symbolic link, which may lead out of the folder."
+        raise UserError(what, where=str(link), fix=f"Copy what it leads to: cp -rL {folder.name} NEW")
     for name, expected in listed.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"it lists '{name:.80}', which lies outside the folder.", where=str(path), fix=RESTORE)
         if not (folder / name).is_file():
             raise UserError(f"{MANIFEST} lists it, but it is gone.", where=str(folder / name), fix=RESTORE)
         if sha256(folder / name) != expected:

@@ -47,13 +47,9 @@ class Encoder(Body):
 
     def _run_padded(self, part: Packed) -> Tensor:
         """What the transformers library does with a padded batch; the padding is taken off again: "T D"."""
-        real = torch.arange(part.longest, device=part.ids.device) < torch.tensor(part.lengths, device=part.ids.device)[:, None]
-        ids = part.ids.new_full(real.shape, self.pad).masked_scatter(real, part.ids)
-        inputs = {"input_ids": ids, "attention_mask": real.long()}
-        if "token_type_ids" in self.takes:
-            kinds = torch.zeros_like(part.ids) if part.kinds is None else part.kinds
-            inputs["token_type_ids"] = torch.zeros_like(ids).masked_scatter(real, kinds)
-        hidden: Tensor = self.encoder(**inputs).last_hidden_state[real]
+        inputs = padded(part, self.pad)
+        given = {name: value for name, value in inputs.items() if name in self.takes}
+        hidden: Tensor = self.encoder(**given).last_hidden_state[inputs["attention_mask"].bool()]
         return hidden
 
     def embed(self) -> nn.Embedding:
@@ -70,6 +66,15 @@ class Encoder(Body):
         """The modules that call the attention function; packed attention reads their `prefix()`, padded attention does not."""
         found = [m for block in self.blocks()[1:] for m in block.modules() if hasattr(m, "is_causal")]
         return found if self.packed else []
+
+
+def padded(part: Packed, pad: int) -> dict[str, Tensor]:
+    """The sequences as rows "S L" that are filled up with a token: ids, mask and token types, as the library calls them."""
+    real = torch.arange(part.longest, device=part.ids.device) < torch.tensor(part.lengths, device=part.ids.device)[:, None]
+    ids = part.ids.new_full(real.shape, pad).masked_scatter(real, part.ids)
+    kinds = torch.zeros_like(part.ids) if part.kinds is None else part.kinds
+    types = torch.zeros_like(ids).masked_scatter(real, kinds)
+    return {"input_ids": ids, "attention_mask": real.long(), "token_type_ids": types}
 
 
 def filled(part: Packed, least: int = 0) -> Packed:

@@ -35,9 +35,12 @@ class SequenceHead(nn.Module):
 
     def features(self, hidden: Tensor, lengths: list[int]) -> Tensor:
         """What the last linear layer reads: "T D" -> "S D"."""
-        pooled = pool(hidden, lengths, self.pooling)
+        return self.after_pooling(pool(hidden, lengths, self.pooling), first_tokens(hidden, lengths))
+
+    def after_pooling(self, pooled: Tensor, first: Tensor) -> Tensor:
+        """What the last linear layer reads, from the pooled state and the first token's of each sequence: "S D" -> "S D"."""
         if self.eps is not None:
-            mixed = (SCALE * pooled + first_tokens(hidden, lengths)).float()
+            mixed = (SCALE * pooled + first).float()
             for _ in range(2):  # the added layer has two norms
                 mixed = nn.functional.layer_norm(mixed, mixed.shape[-1:], eps=self.eps)
             pooled = mixed.to(pooled.dtype)
@@ -45,6 +48,10 @@ class SequenceHead(nn.Module):
         for step in list(self.steps)[:-1]:
             state = step(state)
         return state
+
+    def sequence_outputs(self, pooled: Tensor, first: Tensor) -> Tensor:
+        """The outputs of each sequence, windows not yet joined: "S D" -> "S C"."""
+        return self.classify(self.after_pooling(pooled, first))
 
     def classify(self, state: Tensor) -> Tensor:
         """The last module of the head: "S D" -> "S C"."""
@@ -66,7 +73,11 @@ class EmbeddingHead(SequenceHead):
     def forward(self, hidden: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Hidden states "T D" -> embeddings "B nD" of the n sequences that each example has."""
         pooled = pool(hidden[0], batch.parts[0].lengths, self.pooling)
-        return nn.functional.normalize(pooled.float(), dim=-1).view(len(batch), -1)
+        return self.sequence_outputs(pooled, pooled).view(len(batch), -1)
+
+    def sequence_outputs(self, pooled: Tensor, first: Tensor) -> Tensor:
+        """The embedding of each sequence: "S D" -> "S D"."""
+        return nn.functional.normalize(pooled.float(), dim=-1)
 
 
 class First(nn.Module):

@@ -75,8 +75,12 @@ class Pretrained(Backbone):
     def load(self, task: Task) -> tuple[Model, "Pretrained", list[str]]:
         """The model with a head for the task, the settings as they were settled, and what to say.
 
-        Raises UserError listing missing or unexpected weights, unless they are the head's.
+        Raises UserError for a task that writes, and listing missing or unexpected weights, unless they are the head's.
         """
+        if task.writes:
+            new = {"decoder": "gpt2-tiny", "encoder-decoder": "transformer-tiny"}[task.writes]
+            fix = f"Train one from nothing: --model {new} --tokenizer FOLDER."
+            raise UserError(f"it is an encoder, and {type(task).key} needs a model that writes.", where=str(self.name), fix=fix)
         had = self.config()
         asked = self.pooling or self._sentence_pooling() or ("mean" if task.embeds else None)
         library, info = self._library(self._configured(task, asked), task)
@@ -226,6 +230,14 @@ class Pretrained(Backbone):
         else:
             said.append("attention: padded inside (this architecture does not pack)")
         return self
+
+
+def library_model(folder: Path, task: Task) -> Any:
+    """The library's own model of a folder, its classifier where it has one: what other programs will open."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with quiet():
+        found = _class(config, task).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    return found.eval()
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Queue:
         if tokens > self.most_tokens:
             message = f"The texts have {tokens} tokens together, and at most {self.most_tokens} fit; send fewer, or a stream."
             raise Refusal(413, "too_many_tokens", message, tokens=tokens)
-        late = self.wait > new.deadline - asyncio.get_running_loop().time()
+        late = self.wait > max(0.0, new.deadline - asyncio.get_running_loop().time())  # what is over already gets 504
         if late or not self.room(tokens):
             message = f"The queue is full: {len(self.open)} requests, {self.tokens} tokens wait. Try again later."
             raise Refusal(429, "overloaded", message, retry_after=self.wait)

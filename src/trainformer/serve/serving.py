@@ -2,8 +2,10 @@
 
 import asyncio
 import ipaddress
+import logging
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
     from trainformer.serve.service import Service
 
+log = logging.getLogger("trainformer.serve")
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+WAITING = 2048
+"""Connections that wait to be taken at most."""
 
 
 def named(words: Iterable[str]) -> dict[str, Path]:
@@ -76,10 +81,36 @@ def run(plan: Plan) -> None:
     for name in plan.shadows:
         if name not in plan.bundles:
             raise UserError(f"no model '{name}' to stand beside.", where=f"--shadow {name}={plan.shadows[name]}")
-    asyncio.run(_run(plan))
+    with door(plan.host, plan.port) as bound:
+        asyncio.run(_run(plan, bound))
 
 
-async def _run(plan: Plan) -> None:
+def door(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet: whether the address can be had is known before any bundle is read.
+
+    Raises UserError for an address that cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        made = socket.socket(family, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind(address)
+        except OSError:
+            made.close()
+            raise
+    except OSError as error:
+        raise _taken(host, port, error) from error
+    return made
+
+
+def _taken(host: str, port: int, error: OSError) -> UserError:
+    what = f"this address cannot be listened on: {error.strerror}."
+    return UserError(what, where=f"{host} port {port}", fix="Choose another --host or --port.")
+
+
+async def _run(plan: Plan, bound: socket.socket) -> None:
     """The models' processes open their bundles while this one reads what it needs itself."""
     begun: dict[tuple[Path, int], Process] = {}
     every: list[Process] = []
@@ -92,7 +123,7 @@ async def _run(plan: Plan) -> None:
                     every.append(process)
                     await process.begin()
         service = await asyncio.to_thread(made, plan, begun)
-        await _serve(service, plan)
+        await _serve(service, plan, bound)
     finally:
         for process in every:
             await process.stop(at_once=True)
@@ -120,18 +151,27 @@ def add(service: "Service", bundles: dict[str, Path], shadows: dict[str, Path]) 
         service.models.add(name, folder, shadows.get(name))
 
 
-async def _serve(service: "Service", plan: Plan) -> None:
+async def _serve(service: "Service", plan: Plan, bound: socket.socket) -> None:
     """Opens the port when all models are ready, and ends them after the last answer."""
     try:
+        server = _server(service, plan)
         await service.start()
-        await _server(service, plan).serve()
+        _listen(bound, plan)
+        await server.serve(sockets=[bound])
     except Lost as error:
         raise UserError(f"a model cannot be opened: {error}", where="serve") from error
-    except SystemExit as error:  # uvicorn's word for a port that it cannot have
-        where = f"{plan.host} port {plan.port}"
-        raise UserError("this address cannot be listened on: see above.", where=where, fix="Choose another --port.") from error
     finally:
         await service.stop()
+
+
+def _listen(bound: socket.socket, plan: Plan) -> None:
+    """From here on connections are taken, and the log says where. Raises UserError if another was quicker."""
+    try:
+        bound.listen(WAITING)
+    except OSError as error:
+        raise _taken(plan.host, plan.port, error) from error
+    host, port = bound.getsockname()[:2]
+    log.info("listening", extra={"fields": {"url": f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"}})
 
 
 def _server(service: "Service", plan: Plan) -> "uvicorn.Server":
@@ -140,16 +180,16 @@ def _server(service: "Service", plan: Plan) -> "uvicorn.Server":
         import uvicorn
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve") from error
-    from trainformer.serve import log
     from trainformer.serve.app import build
+    from trainformer.serve.log import set_up
 
-    log.set_up()
+    set_up()
     plain: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none", "lifespan": "off"}
     limits: dict[str, Any] = {
         "limit_concurrency": plan.settings.connections,
         "timeout_graceful_shutdown": max(1, int(plan.settings.drain_seconds)),
     }
-    server = uvicorn.Server(uvicorn.Config(build(service), host=plan.host, port=plan.port, **plain, **limits))
+    server = uvicorn.Server(uvicorn.Config(build(service), **plain, **limits))
     server.handle_exit = Leaving(service, server)  # type: ignore[method-assign,assignment]
     return server
 

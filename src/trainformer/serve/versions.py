@@ -32,7 +32,11 @@ class Version:
 
 
 def opened(id_: str, folder: Path, lane: Lane) -> Version:
-    """A version whose process is not started yet. Raises UserError for what is no bundle of this library."""
+    """A version whose process is not started yet. Raises UserError for what is no bundle, or writes texts."""
     if not (folder / "trainformer.json").is_file():
         raise UserError("this folder is no bundle: it has no trainformer.json.", where=str(folder))
-    return Version(id_, folder, Reader(folder), lane, reference.read(folder))
+    reader = Reader(folder)
+    if reader.task.vocabulary:
+        what = f"its task is {type(reader.task).key}, and the service answers with labels and numbers."
+        raise UserError(what, where=str(folder), fix="Serve a bundle that was trained with labels.")
+    return Version(id_, folder, reader, lane, reference.read(folder))
