@@ -64,7 +64,8 @@ def kind_of(role: type[C], settings: Any, default: str) -> str:
     name = settings.get("name")
     if not name:
         return default
-    backbones: list[tuple[str, type[Backbone]]] = [(n, found) for n, found in classes(role) if issubclass(found, Backbone)]
+    every: list[tuple[str, Any]] = list(classes(role))
+    backbones = [(kind, found) for kind, found in every if issubclass(found, Backbone)]
     known = [kind for kind, found in backbones if found.knows(name)]
     fitting = [kind for kind, found in backbones if set(settings) <= set(found.model_fields)]
     if known or default in fitting or not fitting or Path(str(name)).is_dir():
