@@ -94,13 +94,12 @@ def test_the_page_says_how_to_run_it_without_us(
     page = (Path(__file__).parents[2] / "docs" / "compress.md").read_text(encoding="utf-8")
     code = page.split("```python\n")[1].split("```")[0]
     assert "trainformer" not in code and "torch" not in code
-    for family in ("bert", "roberta"):
-        folder = make(family)
-        assert cli("export", folder, "--to", "onnx", "--out", tmp_path / family / "onnx").code == 0
-        monkeypatch.chdir(tmp_path / family)
-        code = code.replace('["a warm and funny film", "two slow hours"]', repr(TEXTS))
-        exec(compile(code, "compress.md", "exec"), {})
-        assert capsys.readouterr().out.strip() == str([a["label"] for a in Bundle.open(folder).predict(TEXTS)])
+    folder = make("roberta")  # its padding is not 0
+    assert cli("export", folder, "--to", "onnx", "--out", tmp_path / "onnx").code == 0
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('["a warm and funny film", "two slow hours"]', repr(TEXTS))
+    exec(compile(code, "compress.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == str([a["label"] for a in Bundle.open(folder).predict(TEXTS)])
 
 
 def test_the_axes_have_names(make: Any, cli: Any, tmp_path: Path) -> None:
@@ -111,6 +110,8 @@ def test_the_axes_have_names(make: Any, cli: Any, tmp_path: Path) -> None:
     assert [d.dim_param for d in proto.graph.input[0].type.tensor_type.shape.dim] == ["batch", "length"]
     assert [o.name for o in proto.graph.output] == ["logits"]
     assert {o.domain: o.version for o in proto.opset_import}[""] == 20
+    for word in (b"site-packages", b"stack_trace", str(tmp_path).encode()):
+        assert word not in (tmp_path / "onnx" / "model.onnx").read_bytes(), "nothing of this machine is in it"
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

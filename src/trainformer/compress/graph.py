@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from trainformer.bundle import Bundle
 from trainformer.bundle.reading import encode_all
+from trainformer.core import registry
 from trainformer.core.batch import pack
 from trainformer.core.errors import MissingExtra, UserError
-from trainformer.core.registry import build
 from trainformer.core.roles import Backbone, Model
 from trainformer.models.encoder import Encoder, padded
 from trainformer.models.heads import EmbeddingHead, SequenceHead
-from trainformer.models.onnx import CONFIG, GRAPH, Onnx
+from trainformer.models.onnx import CONFIG, GRAPH
 from trainformer.nn.surgery import ADDED
 
 OPSET = 18
@@ -51,12 +51,11 @@ class Padded(nn.Module):
         return (hidden - (1 - real) * torch.finfo(hidden.dtype).max).amax(1)
 
 
-def through(bundle: Bundle, folder: Path) -> tuple[Onnx, Bundle]:
+def through(bundle: Bundle, folder: Path) -> tuple[Backbone, Bundle]:
     """The backbone that opens FOLDER/model.onnx, and the bundle's answers through it."""
     body = bundle.model.body
     assert isinstance(body, Encoder)
-    backbone = build(Backbone, "onnx", {"pad": body.pad})
-    assert isinstance(backbone, Onnx)
+    backbone = registry.build(Backbone, "onnx", {"pad": body.pad})
     return backbone, Bundle(bundle.task, backbone.open(folder, bundle.task), bundle.tokens, bundle.facts)
 
 
@@ -78,7 +77,7 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
     refuse_added(bundle.model, bundle.facts)
     try:
         import onnx
-        import onnxscript  # noqa: F401
+        import onnxscript  # noqa: F401 (the exporter needs it)
     except ModuleNotFoundError as error:
         raise MissingExtra("onnxscript", "onnx") from error
     model, body = bundle.model, bundle.model.body
@@ -103,15 +102,19 @@ def write_graph(bundle: Bundle, folder: Path, opset: int = OPSET) -> None:
             external_data=False,
             verbose=False,
         )
-    _without_origin(folder / GRAPH, onnx)
+    proto = onnx.load_model(str(folder / GRAPH))
+    _forget(proto)
+    onnx.save_model(proto, str(folder / GRAPH))
 
 
-def _without_origin(path: Path, onnx: Any) -> None:
-    """Takes out where in which file of this machine each node was made: it is larger than a small model."""
-    proto = onnx.load_model(str(path))
-    for each in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        each.ClearField("metadata_props")
-    onnx.save_model(proto, str(path))
+def _forget(message: Any) -> None:
+    """Takes out what the exporter notes of each node: stack traces, with the paths of this machine."""
+    for field, value in list(message.ListFields()):
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None and field.message_type.name != "TensorProto":
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                _forget(inner)
 
 
 def _example(bundle: Bundle) -> dict[str, Tensor]:

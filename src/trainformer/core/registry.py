@@ -62,10 +62,9 @@ def kind_of(role: type[C], settings: Any, default: str) -> str:
     A name that is no folder may be a slip: then it is the backbone that has all of the settings.
     """
     name = settings.get("name")
-    if not name:
+    if not name or not issubclass(role, Backbone):
         return default
-    every: list[tuple[str, Any]] = list(classes(role))
-    backbones = [(kind, found) for kind, found in every if issubclass(found, Backbone)]
+    backbones = list(classes(Backbone))
     known = [kind for kind, found in backbones if found.knows(name)]
     fitting = [kind for kind, found in backbones if set(settings) <= set(found.model_fields)]
     if known or default in fitting or not fitting or Path(str(name)).is_dir():
