@@ -8,8 +8,8 @@ smoothing for the same minutes, and each translates the test sources with a beam
 its own, one after the other. Ours is scored on validation inside its minutes. BLEU and chrF are sacrebleu's. A third line has
 the weights that ours has trained translated by the library, so that the two ways to write are also held side by side.
 Tokens a second: in training source and target without padding, by the seconds of the steps (the peer's: of its training, in
-which nothing is scored); in translation those of the translations, their ends counted. Each run is a line of --results, and
---table only writes the table.
+which nothing is scored); in translation those of the translations, their ends counted. Texts a second stand beside them, as a
+way to write that likes longer texts has more tokens. Each run is a line of --results, and --table only writes the table.
 """
 
 import argparse
@@ -131,7 +131,8 @@ class Bench:
         child = run_child(list(map(str, words)), a.threads, TOKENIZERS_PARALLELISM="false")
         found = json.loads(child.output.splitlines()[-1])
         scores = written_scores([json.loads(line) for line in out.open(encoding="utf-8")], self.wanted)
-        return child, dict(**scores, writing_seconds=found["seconds"], writing_speed=found["tokens"] / found["seconds"])
+        speeds = dict(writing_speed=found["tokens"] / found["seconds"], text_speed=len(self.wanted) / found["seconds"])
+        return child, dict(**scores, writing_seconds=found["seconds"], **speeds)
 
 
 def key(a: argparse.Namespace, way: str, repeat: int) -> tuple[str | int, ...]:
@@ -154,10 +155,11 @@ def table(a: argparse.Namespace, results: Results) -> str:
     lines = []
     for way, title in RUNS.items():
         cells = [spread([r[name] for r in found[way] if name in r], form) for name, form in
-                 (("bleu", ".1f"), ("chrf", ".1f"), ("training_speed", ",.0f"), ("writing_speed", ",.0f"))]  # fmt: skip
+                 (("bleu", ".1f"), ("chrf", ".1f"), ("training_speed", ",.0f"), ("writing_speed", ",.0f"),
+                  ("text_speed", ",.1f"))]  # fmt: skip
         cells[2] = "" if way == OTHER else cells[2]
         lines.append([title, *cells])
-    head = "what | BLEU on test | chrF on test | tokens a second in training | tokens a second in translation"
+    head = "what | BLEU on test | chrF on test | tokens a second in training | tokens a second in translation | texts a second"
     return f"{rows_of_table(head, lines)}\n\n{ratios(found)}{signatures(found['ours'])}"
 
 
