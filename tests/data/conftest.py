@@ -12,7 +12,8 @@ from torch import Tensor
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Answer, Decision, Metric, Task, Tokens
+from trainformer.core.protocols import Metric, Tokens
+from trainformer.core.roles import Answer, Decision, Task
 from trainformer.data.columns import choose
 from trainformer.data.read import open_source
 from trainformer.data.survey import Survey, survey

@@ -88,8 +88,9 @@ def test_slow_first_steps_do_not_end_a_run_early(slow: int, scoring: float) -> N
     steps = 240 - 4 * slow - 4 * scoring
     assert 0.95 * 120 <= done.now - 100 <= 120 and abs(done.step - steps) <= 0.1 * steps
     for step in range(done.step):
+        # no fit can know of a change before it happened: the next one mends what the last one took for granted
         used = 5 * min(step, slow) + max(0, step - slow)  # in half seconds of steps
-        assert abs(done.pace.share(step) - used / (done.step + 4 * slow)) < 0.22, "a forecast from slow steps runs ahead"
+        assert abs(done.pace.share(step) - used / (done.step + 4 * slow)) < 0.1
 
 
 def test_a_sudden_stand_still_is_cut_at_the_limit() -> None:
@@ -136,11 +137,14 @@ def test_a_real_run_ends_in_time_and_a_killed_one_goes_on_with_the_same_bits(
     held = {"validation": write("held.jsonl", rows(20, 5)), "test": write("test.jsonl", rows(20, 6))}
     settings = {"data.cache": str(tmp_path / "cache"), "train.minutes": 0.1, "train.precision": "float32", "train.lr": 1e-3,
                 "train.baselines": False, "train.probe": False, "callbacks.early_stopping.patience": 1000}  # fmt: skip
-    original, kill = Engine._step, {"at": -1}
+    one_step, fit, kill = Engine._step, Engine._fit_pace, {"at": -1}
 
-    def step(engine: Engine, *words: Any) -> None:
+    def step(engine: Engine) -> None:
         engine.pace.clock = lambda: engine.progress.step / 8
-        original(engine, *words)
+        one_step(engine)
+
+    def fit_and_stop(engine: Engine) -> None:  # where the loop saves: after a fit, never between a step and its fit
+        fit(engine)
         if engine.progress.step == kill["at"]:
             kill["at"] = -1
             engine.save()
@@ -150,6 +154,7 @@ def test_a_real_run_ends_in_time_and_a_killed_one_goes_on_with_the_same_bits(
         pace.began = pace.used
 
     monkeypatch.setattr(Engine, "_step", step)
+    monkeypatch.setattr(Engine, "_fit_pace", fit_and_stop)
     monkeypatch.setattr(pacing.Pace, "begin", begin)
     words = {"model": str(tiny_model), "set": settings, **held}
     whole = train(data, out=tmp_path / "whole", **words)

@@ -14,7 +14,8 @@ import yaml
 from torch import Tensor
 
 from trainformer.core.batch import Batch
-from trainformer.core.roles import Decision, Metric
+from trainformer.core.protocols import Metric
+from trainformer.core.roles import Decision
 from trainformer.data.check import CheckReport
 from trainformer.data.finding import Finding
 from trainformer.metrics.many_labels import ManyLabels

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, pack
-from trainformer.core.roles import Decision, Metric, Model, Task
+from trainformer.core.protocols import Metric
+from trainformer.core.roles import Decision, Model, Task
 from trainformer.data.plan import Rows, by_length, grouped
 
 

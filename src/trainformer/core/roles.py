@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainformer.core.batch import Batch, Encoded, Example
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError
+from trainformer.core.protocols import Metric, Tokens
 from trainformer.core.reports import EvalReport as EvalReport
 from trainformer.core.reports import StepReport as StepReport
 from trainformer.core.shift import shifting
@@ -24,40 +25,6 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 """(model, batch) -> one loss "U" for each unit, in nats."""
 Grad = Callable[[list[Batch]], Tensor]
 """All micro-batches of a step -> their mean loss (a scalar); gradients have been added to the parameters."""
-
-
-class Tokens(Protocol):
-    """A tokenizer: pieces of a text, and how sequences are wrapped in the model's special tokens."""
-
-    specials: dict[int, int]
-    """How many special tokens stand around one text (key 1) and a pair of texts (key 2)."""
-
-    @property
-    def vocabulary(self) -> int: ...
-
-    @property
-    def special_ids(self) -> frozenset[int]: ...
-
-    @property
-    def mask(self) -> int | None: ...
-
-    def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
-
-    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
-
-    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]: ...
-
-    def add_mask(self) -> None: ...
-
-    def text(self, ids: Sequence[int]) -> str: ...
-
-    @property
-    def begin(self) -> int | None:
-        """What a text that is written begins with: the beginning of sequence, else the classifier's token, else padding."""
-
-    @property
-    def end(self) -> int | None:
-        """What ends a text: the end of sequence, else the separator."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +80,6 @@ class Model(nn.Module):
         with shifting(self.body, batch):
             output: Tensor = self.head(self.body(batch), batch)
         return output
-
-
-class Metric(Protocol):
-    """Scores that are updated batch by batch in constant memory."""
-
-    def add(self, output: Tensor, batch: Batch) -> None: ...
-
-    def value(self) -> dict[str, float]: ...
-
-    def detail(self) -> dict[str, Any]:
-        """What a report draws: confusion, reliability, scores by class; plain JSON values."""
-        ...
 
 
 class Task(Component):

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainformer.core.batch import Encoded, Example, Part
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Tokens
+from trainformer.core.protocols import Tokens
 
 Policy = Literal["truncate", "head_tail", "window"]
 Wrapped = tuple[list[int], list[int]]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Encoded, Part
-from trainformer.core.roles import Tokens
+from trainformer.core.protocols import Tokens
 from trainformer.data.encode import encode_texts
 
 MASKED, RANDOM = 0.8, 0.1

@@ -23,7 +23,8 @@ from trainformer.bundle.adapters import Adapter, taken
 from trainformer.bundle.outputs import batches_of_rows, in_order
 from trainformer.core.batch import Batch
 from trainformer.core.config import TrainSettings
-from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Metric, Model, StepReport, Task
+from trainformer.core.protocols import Metric
+from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Model, StepReport, Task
 from trainformer.core.seeds import seed_of
 from trainformer.data.plan import Plan, Rows
 from trainformer.engine import checkpoint, optim

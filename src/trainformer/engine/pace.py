@@ -2,8 +2,8 @@
 
 The plan is a pure function of (seed, step) and the rate of (step, number of steps); only the number of steps N is not known
 before the speed is. So N is fitted, from the speed since the last fit and the time that the last scoring took: after the first
-step and whenever the steps have doubled, as the first ones are slow; whenever half of the steps that were left are done, so
-that a run which has become faster does not end early; and when 5, 25, 50, 75, 90 and 97 % of the time are used. A fit (step,
+step and whenever the steps have doubled, as the first ones are slow; whenever an eighth of the steps that were left is done,
+so that a run which has become faster does not end early; and when 5, 25, 50, 75, 90 and 97 % of the time are used. A fit (step,
 share, N) says: from this step, which stands at this share of the schedule, the rest of it is spread evenly up to step N. So
 the share of the schedule is the share of the time as far as anyone can foretell it, it never jumps, and it is 1 at the last
 step, unless the run comes to a stand still and the time ends first.
@@ -96,7 +96,7 @@ class Pace:
         assert self.limit is not None
         start, before, _ = self._since
         passed = any(before < share * self.limit <= now for share in SHARES)
-        return step > start and (passed or step >= 2 * start or 2 * (step - start) >= len(self.plan) - start)
+        return step > start and (passed or step >= 2 * start or 8 * (step - start) >= len(self.plan) - start)
 
     def _take(self, fit: list[float]) -> None:
         self.fits.append(fit)

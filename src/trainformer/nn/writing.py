@@ -8,7 +8,8 @@ from torch import Tensor
 
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Answer, Decision, Tokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.roles import Answer, Decision
 from trainformer.nn.decoding import Decoding
 
 

@@ -16,7 +16,7 @@ from trainformer.core.batch import Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
 from trainformer.core.files import total_bytes
-from trainformer.core.roles import Metric
+from trainformer.core.protocols import Metric
 from trainformer.studies.table import plain
 from trainformer.trust import paired, words
 

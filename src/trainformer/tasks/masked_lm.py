@@ -8,7 +8,8 @@ from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from trainformer.core.batch import Batch, Encoded, Example, pack
-from trainformer.core.roles import Answer, Decision, Task, Tokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.roles import Answer, Decision, Task
 from trainformer.core.seeds import generator
 from trainformer.data.encode import as_part, require_texts
 from trainformer.data.masking import Text, chosen, chunks, folds, hidden, in_a_row, marked, ordinary, read, told

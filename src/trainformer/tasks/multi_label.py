@@ -8,7 +8,8 @@ from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, Example
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Answer, Decision, Task, Tokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.roles import Answer, Decision, Task
 from trainformer.data.encode import LongText, require_texts
 from trainformer.data.labels import Labelled, label_text
 from trainformer.losses.binary import binary_cross_entropy, symmetric_kl

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, Example
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Answer, Decision, Task, Tokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.roles import Answer, Decision, Task
 from trainformer.data.encode import as_part, encode_texts, require_texts
 from trainformer.losses.contrastive import in_batch
 from trainformer.metrics.ranking import Ranking, halves

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, Example, Part
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Decision, Task, Tokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.roles import Decision, Task
 from trainformer.data.encode import as_part, require_texts
 from trainformer.losses.classification import cross_entropy, symmetric_kl
 from trainformer.metrics.tokens import TokenScores

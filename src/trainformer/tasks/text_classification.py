@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from trainformer.core.batch import Batch, Encoded, Example
-from trainformer.core.roles import Answer, Decision, Task, Tokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.roles import Answer, Decision, Task
 from trainformer.data.encode import LongText, require_texts
 from trainformer.data.labels import Labelled, balanced_weights, label_text
 from trainformer.losses.classification import cross_entropy, symmetric_kl

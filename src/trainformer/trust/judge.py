@@ -6,7 +6,8 @@ from typing import Any
 from trainformer.bundle.generated import Author
 from trainformer.bundle.outputs import scored
 from trainformer.core.config import DecisionSettings
-from trainformer.core.roles import Answer, Decision, Metric
+from trainformer.core.protocols import Metric
+from trainformer.core.roles import Answer, Decision
 from trainformer.data.prepare import Prepared, Slice
 from trainformer.data.tokens import HubTokens
 from trainformer.engine.engine import Engine
