@@ -17,28 +17,13 @@ in benchmarks/train.py.
 import argparse
 import json
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from beside import asked, measured, parser
 from cases import Files
-from measure import (
-    BERT_BASE,
-    HERE,
-    MINILM,
-    MOST_LOAD,
-    Load,
-    Results,
-    described,
-    put_table,
-    rows_of_table,
-    run_child,
-    spread,
-    trainformer,
-)
+from measure import BERT_BASE, MINILM, Load, Results, rows_of_table, run_child, spread, trainformer
 
 CASES = {
     "minilm-short": ("MiniLM-L6, short texts", MINILM, 1024, False),
@@ -50,21 +35,6 @@ AIMS = {False: 3.0, True: 2.0}
 """Times transformers in float32, on short texts and on long ones."""
 AIM_PLAIN, BATCH = 1.2, 32
 WAYS = ("ours", "transformers", "onnxruntime")
-
-
-def arguments() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--shared", type=Path, required=True)
-    p.add_argument("--case", action="append", choices=list(CASES))
-    p.add_argument("--repeats", type=int, default=5)
-    p.add_argument("--scale", type=float, default=1.0, help="times the rows of each case")
-    p.add_argument("--train-rows", type=int, default=1024)
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--most-load", type=float, default=MOST_LOAD, help="share of others at which a repeat is thrown away")
-    p.add_argument("--table", action="store_true", help="write the table from the runs that there are")
-    p.add_argument("--results", type=Path, default=HERE / "inference.jsonl")
-    p.add_argument("--docs", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
-    return p.parse_args()
 
 
 def made(a: argparse.Namespace, files: Files, name: str) -> dict[str, Path]:
@@ -145,23 +115,19 @@ class Beside:
 
     def run(self, repeat: int) -> dict:
         """Seconds of each way in one repeat, and the share of labels that are those of the float32 bundle."""
-        seconds, same = {}, {}
+        turn = repeat % len(WAYS)
         with Load() as load:
-            for way in [*WAYS[repeat % len(WAYS) :], *WAYS[: repeat % len(WAYS)]]:
-                start = time.perf_counter()
-                said = self.ways[way]()
-                seconds[way] = time.perf_counter() - start
-                same[way] = sum(x == y for x, y in zip(said, self.right, strict=True)) / len(said)
+            seconds, said = asked(self.ways, WAYS[turn:] + WAYS[:turn])
+        same = {way: sum(x == y for x, y in zip(given, self.right, strict=True)) / len(given) for way, given in said.items()}
         if same["transformers"] < 1:
             raise SystemExit(f"float32 labels differ on {1 - same['transformers']:.2%} of the texts: the two do not do the same.")
         return dict(seconds=seconds, same=same, rows=len(self.texts), bytes=self.bytes, others=load.share)
 
 
-def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
+def table(a: argparse.Namespace, sizes: dict[str, int], results: Results) -> str:
     lines = []
-    for name in names:
-        title, _, rows, long = CASES[name]
-        rows = round(rows * a.scale)
+    for name, rows in sizes.items():
+        title, _, _, long = CASES[name]
         found = [each for each in (results.get(name, rows, repeat) for repeat in range(a.repeats)) if each]
         speeds = [spread([rows / each["seconds"][way] for each in found], ",.1f") for way in WAYS]
         ratios = [[each["seconds"][way] / each["seconds"]["ours"] for each in found] for way in WAYS[1:]]
@@ -176,21 +142,11 @@ def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
 
 
 def main() -> None:
-    a = arguments()
-    a.shared = a.shared.resolve()
-    results = Results(a.results, a.threads, a.most_load)
-    names = a.case or list(CASES)
-    with tempfile.TemporaryDirectory() as folder:
-        files = Files(a.shared, Path(folder))
-        for name in [] if a.table else names:
-            missing = [r for r in range(a.repeats) if not results.get(name, round(CASES[name][2] * a.scale), r)]
-            beside = Beside(a, files, name) if missing else None
-            for repeat in missing:
-                assert beside is not None
-                results.fill((name, len(beside.texts), repeat), lambda b=beside, r=repeat: b.run(r))
-    text = f"{table(a, results, names)}\n\n{described(results.measured, results.thrown)}"
-    print(text, file=sys.stdout)
-    put_table("inference", text, a.docs)
+    words = parser(__doc__, "inference", CASES)
+    words.add_argument("--train-rows", type=int, default=1024)
+    a = words.parse_args()
+    sizes = {name: round(CASES[name][2] * a.scale) for name in a.case or CASES}
+    measured(a, "inference", sizes, lambda files, name: Beside(a, files, name), lambda results: table(a, sizes, results))
 
 
 if __name__ == "__main__":

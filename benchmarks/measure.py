@@ -214,6 +214,9 @@ def described(found: dict[str, str | int], thrown: int | None = None) -> str:
     return f"{told} Runs thrown away because others took more than {MOST_LOAD:.0%} of the machine, and repeated: {thrown}."
 
 
+Key = tuple[str | int, ...]
+
+
 class Results:
     """Lines of (key, facts, result) on disk, so that an interrupted benchmark goes on; disturbed runs stand there too."""
 
@@ -244,12 +247,16 @@ class Results:
     def get(self, *key: str | int) -> dict | None:
         return self.done.get(json.dumps(key))
 
-    def fill(self, key: tuple[str | int, ...], run: Callable[[], dict], tries: int = 5) -> None:
-        """Runs what is missing until it was not disturbed, at most `tries` times; run() gives "others" among its numbers."""
+    def missing(self, keys: Iterable[Key]) -> list[Key]:
+        """Those that are to be run: all of them where the lines are of other code or of another machine."""
         if self.measured != self.facts:
             self._begin_anew()
+        return [key for key in keys if self.get(*key) is None]
+
+    def fill(self, key: Key, run: Callable[[], dict], tries: int = 5) -> None:
+        """Runs what is missing until it was not disturbed, at most `tries` times; run() gives "others" among its numbers."""
         for _ in range(tries):
-            if self.get(*key) is not None:
+            if not self.missing([key]):
                 return
             print("running", *key, flush=True)
             record = dict(key=key, facts=self.facts, result=run())

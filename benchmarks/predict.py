@@ -12,46 +12,16 @@ import argparse
 import json
 import random
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from beside import asked, measured, parser
 from cases import Files
-from measure import (
-    BERT_BASE,
-    HERE,
-    MINILM,
-    MOST_LOAD,
-    Load,
-    Results,
-    described,
-    gemm_peak,
-    put_table,
-    rows_of_table,
-    run_child,
-    spread,
-    trainformer,
-)
+from measure import BERT_BASE, MINILM, Load, Results, gemm_peak, rows_of_table, run_child, spread, trainformer
 
 CASES = {"minilm": ("MiniLM-L6", MINILM, 1024), "base": ("BERT-base shape", BERT_BASE, 192)}
 LONG_SHARE = 0.25
 TARGET = 2.0
-
-
-def arguments() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--shared", type=Path, required=True)
-    p.add_argument("--case", action="append", choices=list(CASES))
-    p.add_argument("--repeats", type=int, default=5)
-    p.add_argument("--scale", type=float, default=1.0, help="times the rows of each case")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--most-load", type=float, default=MOST_LOAD, help="share of others at which a repeat is thrown away")
-    p.add_argument("--table", action="store_true", help="write the table from the runs that there are")
-    p.add_argument("--results", type=Path, default=HERE / "predict.jsonl")
-    p.add_argument("--docs", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
-    return p.parse_args()
 
 
 def mixed(files: Files, count: int) -> list[str]:
@@ -89,35 +59,30 @@ class Both:
         self.texts = mixed(files, round(CASES[name][2] * a.scale))
         self.numbers = gemm_peak("float32", a.threads) / 1e9
         ours = Bundle.open(folder)
-        asked = pipeline("text-classification", model=str(folder), tokenizer=str(folder), device="cpu")
+        pipe = pipeline("text-classification", model=str(folder), tokenizer=str(folder), device="cpu")
         limit = dict(batch_size=32, truncation=True, max_length=ours.limit)
         self.ways: dict[str, Callable[[], list[dict]]] = {
             "ours": lambda: ours.predict(self.texts),
-            "pipeline": lambda: asked(self.texts, **limit),
+            "pipeline": lambda: pipe(self.texts, **limit),
         }
         for ask in self.ways.values():
             ask()
 
     def run(self, repeat: int) -> dict:
         """Seconds of each way and the ratio of one repeat; refuses answers that differ."""
-        seconds, said = {}, {}
         with Load() as load:
-            for way in sorted(self.ways, reverse=bool(repeat % 2)):
-                start = time.perf_counter()
-                answers = self.ways[way]()
-                seconds[way] = time.perf_counter() - start
-                said[way] = [answer["label"] for answer in answers]
+            seconds, answers = asked(self.ways, sorted(self.ways, reverse=bool(repeat % 2)))
+        said = {way: [answer["label"] for answer in given] for way, given in answers.items()}
         differ = sum(x != y for x, y in zip(said["ours"], said["pipeline"], strict=True))
         if differ:
             raise SystemExit(f"{differ} of {len(self.texts)} labels differ: the two do not do the same.")
         return dict(seconds=seconds, rows=len(self.texts), peak_float32_gflops=self.numbers, others=load.share)
 
 
-def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
+def table(a: argparse.Namespace, sizes: dict[str, int], results: Results) -> str:
     lines = []
-    for name in names:
-        title, _, rows = CASES[name]
-        rows = round(rows * a.scale)
+    for name, rows in sizes.items():
+        title = CASES[name][0]
         found = [each for each in (results.get(name, rows, repeat) for repeat in range(a.repeats)) if each]
         speeds = {way: [rows / each["seconds"][way] for each in found] for way in ("ours", "pipeline")}
         ratio = [each["seconds"]["pipeline"] / each["seconds"]["ours"] for each in found]
@@ -129,21 +94,9 @@ def table(a: argparse.Namespace, results: Results, names: list[str]) -> str:
 
 
 def main() -> None:
-    a = arguments()
-    a.shared = a.shared.resolve()
-    results = Results(a.results, a.threads, a.most_load)
-    names = a.case or list(CASES)
-    with tempfile.TemporaryDirectory() as folder:
-        files = Files(a.shared, Path(folder))
-        for name in [] if a.table else names:
-            missing = [r for r in range(a.repeats) if not results.get(name, round(CASES[name][2] * a.scale), r)]
-            both = Both(a, files, name) if missing else None
-            for repeat in missing:
-                assert both is not None
-                results.fill((name, len(both.texts), repeat), lambda b=both, r=repeat: b.run(r))
-    text = f"{table(a, results, names)}\n\n{described(results.measured, results.thrown)}"
-    print(text, file=sys.stdout)
-    put_table("predict", text, a.docs)
+    a = parser(__doc__, "predict", CASES).parse_args()
+    sizes = {name: round(CASES[name][2] * a.scale) for name in a.case or CASES}
+    measured(a, "predict", sizes, lambda files, name: Both(a, files, name), lambda results: table(a, sizes, results))
 
 
 if __name__ == "__main__":

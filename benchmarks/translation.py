@@ -142,8 +142,9 @@ def key(a: argparse.Namespace, way: str, repeat: int) -> tuple[str | int, ...]:
 
 def fill(a: argparse.Namespace, results: Results) -> None:
     """Runs what is missing."""
-    missing = [r for r in range(a.repeats) if any(results.get(*key(a, way, r)) is None for way in RUNS)]
-    for repeat in missing:
+    for repeat in range(a.repeats):
+        if not results.missing([key(a, way, repeat) for way in RUNS]):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(a, Path(folder))
             for way in RUNS:

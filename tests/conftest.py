@@ -132,3 +132,32 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.write_text("".join(json.dumps(row) + "\n" for row in reviews(80)), encoding="utf-8")
     settings = {"data.cache": str(folder / "cache"), "train.epochs": 1, "train.precision": "float32"}
     return train(data, out=folder / "run", model=str(tiny_model), set=settings).folder
+
+
+@pytest.fixture
+def kernels() -> None:
+    """The kernels in C are compiled; a machine that cannot have them skips the test, and says why."""
+    from trainformer.nn.native.library import NoLibrary, load
+
+    try:
+        load()
+    except NoLibrary as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Each use of a weight's copy in bfloat16 is held against the weight; the list grows by those that were right."""
+    from trainformer.nn.native import linear
+
+    found: list[torch.Tensor] = []
+    real = linear.half_of
+
+    def half_of(weight: torch.Tensor) -> torch.Tensor:
+        half = real(weight)
+        assert half.equal(weight.detach().to(torch.bfloat16)), "the copy of other weights than these"
+        found.append(half)
+        return half
+
+    monkeypatch.setattr(linear, "half_of", half_of)
+    return found

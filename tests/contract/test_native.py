@@ -12,41 +12,17 @@ from trainformer.core import registry
 from trainformer.core.batch import Batch
 from trainformer.core.roles import Method
 from trainformer.nn.native import linear, speed_up
-from trainformer.nn.native.library import NoLibrary, load
 
 Build = Callable[..., Any]
 NAMES = registry.names(Method)
 LOOSE = {"vat": 0.2}
 """Where a gradient may be farther off: the direction of VAT is that of a difference between two passes, and both are rounded."""
 AUTOCAST = partial(torch.autocast, "cpu", torch.bfloat16)
-
-
-@pytest.fixture(autouse=True)
-def _compiled() -> None:
-    try:
-        load()
-    except NoLibrary as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
-def uses(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Each use of a copy is held against its weight; the list grows by those that were right."""
-    found: list[Tensor] = []
-    real = linear.half_of
-
-    def half_of(weight: Tensor) -> Tensor:
-        half = real(weight)
-        assert half.equal(weight.detach().to(torch.bfloat16)), "the copy of other weights than these"
-        found.append(half)
-        return half
-
-    monkeypatch.setattr(linear, "half_of", half_of)
-    return found
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_gradient_is_as_near_to_float32_as_without(name: str, loop: Build, pieces: list[Batch], uses: list[Tensor]) -> None:
+def test_the_gradient_is_as_near_to_float32_as_without(name: str, loop: Build, pieces: list[Batch], copies: list[Tensor]) -> None:
     """Of a BERT, without dropout; after three more steps and a look at the weights to ship the copies are still right."""
     runs = {"float32": loop(name, real=True), "plain": loop(name, real=True, numbers=AUTOCAST)}
     runs["native"] = loop(name, real=True, numbers=AUTOCAST)
@@ -60,7 +36,7 @@ def test_the_gradient_is_as_near_to_float32_as_without(name: str, loop: Build, p
     size = float(found["float32"].norm())
     far = {kind: float((found[kind] - found["float32"]).norm()) / size for kind in ("plain", "native")}
     assert far["native"] < 1.5 * far["plain"] + LOOSE.get(name, 0.01), far
-    assert uses or not any(type(m) is linear.Linear for m in runs["native"].model.modules())
+    assert copies or not any(type(m) is linear.Linear for m in runs["native"].model.modules())
     for _ in range(2):
         runs["native"].step(pieces)
         runs["native"].swap()

@@ -16,21 +16,14 @@ from trainformer.engine.limits import Interrupted
 from trainformer.engine.optim import KNOWN
 from trainformer.nn.native import linear
 from trainformer.nn.native.adamw import AdamW
-from trainformer.nn.native.library import NoLibrary, load
+from trainformer.nn.native.library import NoLibrary
 from trainformer.nn.native.linear import Linear
 from trainformer.nn.native.residual import AddNorm
 
 Make = Callable[..., Engine]
 METHODS: list[list[str]] = [["llrd", "ema"], ["sam", "ema"], ["lora", "rdrop"]]
 KEPT = "kernels: compiled on this machine, for bfloat16 (--set train.native=off: plain PyTorch)"
-
-
-@pytest.fixture(autouse=True)
-def _compiled() -> None:
-    try:
-        load()
-    except NoLibrary as reason:
-        pytest.skip(str(reason))
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def losses(log: Any, loop: Engine) -> list[float]:
@@ -77,25 +70,9 @@ def test_a_run_that_goes_on_gives_the_same_bits(engine: Make, log: Any, bits: An
     assert all(a.equal(b) for a, b in zip(bits(rest).values(), bits(whole).values(), strict=True))
 
 
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Each use of a copy is held against its weight; the list grows by those that were right."""
-    uses: list[torch.Tensor] = []
-    real = linear.half_of
-
-    def half_of(weight: torch.Tensor) -> torch.Tensor:
-        half = real(weight)
-        assert half.equal(weight.detach().to(torch.bfloat16)), "the copy of other weights than these"
-        uses.append(half)
-        return half
-
-    monkeypatch.setattr(linear, "half_of", half_of)
-    return uses
-
-
 @pytest.mark.parametrize("optimizer", KNOWN)
 @pytest.mark.parametrize("method", [["llrd"], ["sam", "swa"]], ids="+".join)
-def test_copies_are_never_old(engine: Make, watched: list[torch.Tensor], optimizer: str, method: list[str]) -> None:
+def test_copies_are_never_old(engine: Make, copies: list[torch.Tensor], optimizer: str, method: list[str]) -> None:
     """Through steps, evaluations with other weights, and the best weights put back at the end; several micro-batches a step."""
     if optimizer == "schedule_free" and "swa" in method:
         method = ["sam"]
@@ -103,7 +80,7 @@ def test_copies_are_never_old(engine: Make, watched: list[torch.Tensor], optimiz
     assert isinstance(loop.optimizer, AdamW) == (optimizer == "adamw")
     loop.fit()
     layers = [m for m in loop.model.modules() if isinstance(m, Linear)]
-    assert len(watched) >= 2 * 4 * len(layers) > 0
+    assert len(copies) >= 2 * 4 * len(layers) > 0
     loop.ship()
     assert all(linear.half_of(m.weight) is not None for m in layers)
 

@@ -61,7 +61,7 @@ class Gate:
             await reply.refuse(refusal)
         except Gone:
             reply.status = 499
-        except Exception:
+        except Exception:  # the last place where a request is known: its mistake is ours, logged, and others go on
             log.exception("request broke off")
             await reply.refuse(Refusal(500, "internal", "The service made a mistake; it is in its log."))
         self._tell(scope, noted, reply.status, time.perf_counter() - began)

@@ -190,6 +190,7 @@ def _server(service: "Service", plan: Plan) -> "uvicorn.Server":
         "timeout_graceful_shutdown": max(1, int(plan.settings.drain_seconds)),
     }
     server = uvicorn.Server(uvicorn.Config(build(service), **plain, **limits))
+    # uvicorn has no setting for what a signal does: it stops listening at once, and who balances load would still send
     server.handle_exit = Leaving(service, server)  # type: ignore[method-assign,assignment]
     return server
 

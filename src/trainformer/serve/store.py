@@ -72,7 +72,7 @@ class Store:
                 found = list(cursor.fetchall()) if cursor.description else []
                 self.connection.commit()
                 return found
-            except Exception:
+            except Exception:  # whatever it was goes on; the connection must not stay in the middle of it
                 self.connection.rollback()
                 raise
             finally:

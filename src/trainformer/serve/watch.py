@@ -166,7 +166,7 @@ class Watch:
             await asyncio.sleep(self.settings.watch_seconds)
             try:
                 await asyncio.to_thread(self.look)
-            except Exception:
+            except Exception:  # of a data base or a mail server; the service answers without its watch
                 log.exception("the watch broke off")
             for name, value in self.values().items():
                 model, dot, series = name.partition(".")

@@ -21,7 +21,7 @@ class AdamW(torch.optim.AdamW):
     shrink = 1.0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # it gives no loss
         """One step on every parameter that has a gradient."""
         assert closure is None, "the gradients are there before the step"
         for group in self.param_groups:

@@ -56,6 +56,7 @@ def rewritten(weight: Tensor, half: Tensor | None) -> None:
 
 def _keep(weight: Tensor, half: Tensor) -> None:
     if not half.is_inference():  # such a one could not take part in training
+        # on the weight itself, so that it goes where the weight goes and ends with it
         weight._half = Half(half, weight.detach(), weight._version)  # type: ignore[attr-defined]
 
 
