@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cases import Files
-from measure import HERE, MOST_LOAD, Results, described, put_table
+from measure import HERE, MOST_LOAD, Results, around, described, put_table
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ def measured(
 ) -> None:  # fmt: skip
     """Runs what is missing of each case, whose rows `sizes` tells, then prints the table and puts it into the page."""
     a.shared = a.shared.resolve()
+    around(name, a.docs)  # better no table now than after hours
     results = Results(a.results, a.threads, a.most_load)
     with tempfile.TemporaryDirectory() as folder:
         files = Files(a.shared, Path(folder))

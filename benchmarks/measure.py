@@ -286,11 +286,16 @@ def rows_of_table(head: str, lines: Iterable[Iterable[object]]) -> str:
     return "\n".join([f"| {head} |", "|" + "---|" * len(head.split(" | ")), *body])
 
 
-def put_table(mark: str, text: str, docs: Path = DOCS) -> None:
-    """Replaces what stands between `<!-- mark -->` and `<!-- /mark -->`. Raises SystemExit where they are missing."""
+def around(mark: str, docs: Path = DOCS) -> tuple[str, str]:
+    """What stands before `<!-- mark -->` and after `<!-- /mark -->`. Raises SystemExit where they are missing."""
     begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     page = docs.read_text(encoding="utf-8")
     if page.count(begin) != 1 or page.count(end) != 1:
         raise SystemExit(f"{docs} has no {begin} ... {end}")
-    before, rest = page.split(begin)
-    docs.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    return page.split(begin)[0], page.split(end)[1]
+
+
+def put_table(mark: str, text: str, docs: Path = DOCS) -> None:
+    """Replaces what stands between `<!-- mark -->` and `<!-- /mark -->`."""
+    before, after = around(mark, docs)
+    docs.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}", encoding="utf-8")
