@@ -17,15 +17,7 @@ from trainformer.data.tokens import HubTokens
 from trainformer.data.vocabulary import Wanted, train
 from trainformer.data.vocabulary_report import report, script
 
-PEOPLE = [
-    ("the teacher", "老师"),
-    ("my friend", "我的朋友"),
-    ("the doctor", "医生"),
-    ("a student", "学生"),
-    ("the driver", "司机"),
-]
-DEEDS = [("reads", "读"), ("writes", "写"), ("buys", "买"), ("finds", "找到"), ("forgets", "忘记")]
-THINGS = [("a long letter", "一封长信"), ("the newspaper", "报纸"), ("an old book", "一本旧书"), ("two tickets", "两张票")]
+PEOPLE, DEEDS, THINGS = json.loads((Path(__file__).parents[1] / "phrases.json").read_text(encoding="utf-8")).values()
 PAIRS = [
     {"source": f"{p[0]} {d[0]} {t[0]}, said no. {i}.", "target": f"{p[1]}{d[1]}{t[1]}，是第{i}号。"}
     for i, (p, d, t) in enumerate((p, d, t) for p in PEOPLE for d in DEEDS for t in THINGS)

@@ -10,6 +10,7 @@ import pytest
 
 from trainformer.bundle import Bundle
 from trainformer.core.errors import UserError
+from trainformer.core.files import check_manifest
 from trainformer.serve.copies import adopt
 from trainformer.serve.versions import opened
 
@@ -172,6 +173,9 @@ def test_a_shadow_that_cannot_follow_holds_nobody_up(running: Any, bundle: Path,
 def test_a_copy_stays_when_the_folder_goes(folder: Path, tmp_path: Path) -> None:
     id_, kept = adopt(folder, tmp_path / "state")
     assert len(id_) == 12 and adopt(folder, tmp_path / "state") == (id_, kept)
+    with open(folder / "config.json", "r+b") as file:
+        file.write(b"no bundle any more")
+    check_manifest(kept)
     shutil.rmtree(folder)
     assert Bundle.open(kept).predict(TEXT)[0]["label"] in ("bad", "good", "so-so")
     with pytest.raises(UserError, match="no such folder"):

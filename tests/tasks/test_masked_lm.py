@@ -25,15 +25,7 @@ from trainformer.metrics.likelihood import COLUMNS
 from trainformer.models.pretrained import Pretrained, quiet
 from trainformer.tasks.masked_lm import MaskedLm
 
-PEOPLE = [
-    ("the teacher", "老师"),
-    ("my friend", "我的朋友"),
-    ("the doctor", "医生"),
-    ("a student", "学生"),
-    ("the driver", "司机"),
-]
-DEEDS = [("reads", "读"), ("writes", "写"), ("buys", "买"), ("finds", "找到"), ("forgets", "忘记")]
-THINGS = [("a long letter", "一封长信"), ("the newspaper", "报纸"), ("an old book", "一本旧书"), ("two tickets", "两张票")]
+PEOPLE, DEEDS, THINGS = json.loads((Path(__file__).parents[1] / "phrases.json").read_text(encoding="utf-8")).values()
 EVERY = [(p, d, t) for p in PEOPLE for d in DEEDS for t in THINGS]
 TEXTS = [f"{p[i]} {d[i]} {t[i]}. {p[i]} {d[1 - i]} {t[i]} unreadably!" for i in (0, 1) for p, d, t in EVERY]
 QUIET = {"train.precision": "float32", "train.probe": True, "model.dropout": 0}

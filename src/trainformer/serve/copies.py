@@ -1,7 +1,6 @@
 """Copies of bundles: what is served stays as it was, whatever happens to the folder that it came from."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from trainformer.core.files import MANIFEST, check_manifest
 
 
 def adopt(source: Path, state: Path) -> tuple[str, Path]:
-    """Id and folder of a copy of a bundle below `state`, made by hard links where the disk allows.
+    """Id and folder of a copy of a bundle below `state`: its own files, since a link would change with the source.
 
     Raises UserError for a folder that is no bundle, has been changed, or holds a link to elsewhere.
     """
@@ -26,14 +25,11 @@ def adopt(source: Path, state: Path) -> tuple[str, Path]:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{id_}.", dir=target.parent))
-        shutil.copytree(source, beside, copy_function=_link, dirs_exist_ok=True)
-        beside.rename(target)
+        try:
+            shutil.copytree(source, beside, dirs_exist_ok=True)
+            check_manifest(beside)  # the source may have been written to meanwhile
+            beside.rename(target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     check_manifest(target)
     return id_, target
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without links
-        shutil.copy2(source, target)
