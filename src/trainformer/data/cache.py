@@ -189,28 +189,36 @@ def _write(folder: Path, key: dict[str, Any], make: Iterable[tuple[Encoded, int]
 
 def _append(files: Mapping[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> dict[str, int | bool]:
     """The number of examples and of their parts, and whether their targets are classes (whole numbers, exact in a float32)."""
+    waiting = {name: array(code) for name, (code, _) in ARRAYS.items()}
 
-    def put(name: str, values: Iterable[Any]) -> None:
-        array(ARRAYS[name][0], values).tofile(files[name])
+    def write() -> None:
+        for name, values in waiting.items():
+            values.tofile(files[name])
+            del values[:]
 
     examples = tokens = sequences = targets = 0
     parts, classes = 1, False
     for name in ("sequences", "tokens", "target_starts"):
-        put(name, [0])
+        waiting[name].append(0)
     for item, unknown in make:
         for part in item.parts:
-            tokens, sequences = tokens + len(part.ids), sequences + len(part.lengths)
-            put("ids", part.ids.tolist())
+            size = len(part.ids)
+            tokens, sequences = tokens + size, sequences + len(part.lengths)
+            waiting["ids"].extend(part.ids.tolist())
             if typed:
-                put("kinds", [0] * len(part.ids) if part.kinds is None else part.kinds.tolist())
-            put("lengths", part.lengths)
-            put("sequences", [sequences])
-            put("tokens", [tokens])
-        targets += len(item.target)
-        put("targets", item.target.tolist())
+                waiting["kinds"].extend([0] * size if part.kinds is None else part.kinds.tolist())
+            waiting["lengths"].extend(part.lengths)
+            waiting["sequences"].append(sequences)
+            waiting["tokens"].append(tokens)
+        wanted = item.target.tolist()
+        targets += len(wanted)
+        waiting["targets"].extend(wanted)
         for name, value in (("target_starts", targets), ("weights", item.weight), ("rows", item.row), ("units", item.units),
                             ("cut", item.cut_tokens), ("unknown", unknown), ("bytes", item.bytes)):  # fmt: skip
-            put(name, [value])
+            waiting[name].append(value)
         parts, classes = len(item.parts), item.target.dtype == torch.long
         examples += 1
+        if len(waiting["ids"]) >= CHUNK_TOKENS:
+            write()
+    write()
     return {"examples": examples, "parts": parts, "classes": classes}

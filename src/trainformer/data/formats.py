@@ -93,7 +93,7 @@ class JsonLines(FileSource):
 
     def _object(self, text: str, lines: Lines) -> dict[str, Any]:
         try:
-            value = json.loads(text, object_pairs_hook=_unique)
+            value = OBJECTS.decode(text)
         except json.JSONDecodeError as error:
             fix = "Each line must be a whole JSON object." if text.strip() in "{[" else ""
             raise lines.error(f"broken JSON at column {error.colno}: {error.msg}.", fix) from error
@@ -123,6 +123,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(k for k in keys if keys.count(k) > 1)
         raise ValueError(f"the key '{twice}' stands twice in one object")
     return made
+
+
+OBJECTS = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _kind(value: Any) -> str:

@@ -1,6 +1,7 @@
 """From files to encoded rows: read, look over, split, learn the labels, tokenise once."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -189,14 +190,26 @@ def _encoded(part: Slice, task: Task, tokens: HubTokens, limit: int, labelled: b
         example(row, part.columns, task, number, labelled) if part.survey.ok[number] else _blank(part, task, number)
         for number, row in enumerate(part.source)
     )
-    while chunk := list(islice(whole, CHUNK_ROWS)):
-        pieces = tokens.pieces([text for e in chunk for text in e.texts])
+    for chunk, pieces in _tokenised(whole, tokens):
         wide = len(chunk[0].texts)
         for i, item in enumerate(chunk):
             own = pieces[i * wide : (i + 1) * wide]
             unknown = sum(p.count(tokens.unknown_id) for p in own) if tokens.unknown_id is not None else 0
             yield _placed(item, own, tokens, limit, part, task), unknown
     part.source.require_unchanged()  # or the cache would hold other rows than its name says
+
+
+def _tokenised(whole: Iterator[Example], tokens: HubTokens) -> Iterator[tuple[list[Example], list[list[int]]]]:
+    """Chunks of examples with the tokens of their texts; while one is tokenised, the next is read and the one before encoded."""
+    before: tuple[list[Example], Future[list[list[int]]]] | None = None
+    with ThreadPoolExecutor(1) as beside:
+        while chunk := list(islice(whole, CHUNK_ROWS)):
+            coming = beside.submit(tokens.pieces, [text for e in chunk for text in e.texts])
+            if before is not None:
+                yield before[0], before[1].result()
+            before = chunk, coming
+        if before is not None:
+            yield before[0], before[1].result()
 
 
 def _placed(item: Example, own: list[list[int]], tokens: HubTokens, limit: int, part: Slice, task: Task) -> Encoded:
