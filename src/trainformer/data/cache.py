@@ -189,7 +189,7 @@ def _write(folder: Path, key: dict[str, Any], make: Iterable[tuple[Encoded, int]
 
 def _append(files: Mapping[str, BinaryIO], make: Iterable[tuple[Encoded, int]], typed: bool) -> dict[str, int | bool]:
     """The number of examples and of their parts, and whether their targets are classes (whole numbers, exact in a float32)."""
-    waiting = {name: array(code) for name, (code, _) in ARRAYS.items()}
+    waiting: dict[str, array[Any]] = {name: array(code) for name, (code, _) in ARRAYS.items()}
 
     def write() -> None:
         for name, values in waiting.items():
