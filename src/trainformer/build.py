@@ -49,6 +49,7 @@ def rows(run: Run, labelled: bool) -> tuple[Config, HubTokens, int, Prepared]:
     """The rows, read and tokenised; with labels they are ready to train on."""
     backbone, said = run.config.model.resolve()
     config = run.config.model_copy(update={"model": backbone})
+    backbone.refuse(config.task)
     tokens = HubTokens.load(backbone.reads())
     config.task.meet(tokens)
     limit = recipe.longest(config.data.max_tokens, backbone.limit(), config.method.values())

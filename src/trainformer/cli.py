@@ -123,28 +123,6 @@ def check(
 
 
 @app.command()
-def evaluate(
-    bundle: BundleDir,
-    data: Annotated[str, typer.Option(help="labelled rows")],
-    text: Text = None,
-    text_b: TextB = None,
-    label: Label = None,
-    as_json: AsJson = False,
-    adapter: AdapterName = None,
-) -> None:
-    """Score a bundle on labelled rows, through its decision layer."""
-    from trainformer.bundle import Bundle
-    from trainformer.core.config import DataSettings
-
-    scores = Bundle.open(bundle, adapter=adapter).evaluate(data, DataSettings(text=text, text_b=text_b, label=label))
-    if as_json:
-        print(json.dumps(scores))
-    else:
-        for name, value in scores.items():
-            print(f"{name:>12}  {value:.4f}" if name != "examples" else f"{name:>12}  {value:.0f}")
-
-
-@app.command()
 def predict(
     bundle: BundleDir,
     texts: Annotated[list[str] | None, typer.Argument(help="texts; for a pair task two by two")] = None,
@@ -203,7 +181,7 @@ def gather(
     print(f"bundle of {len(named)} adapters: {out}", file=sys.stderr)
 
 
-READING = (model_verbs.translate, model_verbs.generate, model_verbs.inspect)
+READING = (model_verbs.evaluate, model_verbs.translate, model_verbs.generate, model_verbs.inspect)
 SERVING = (serving.serve, serving.key, serving.reload, serving.rollback)
 for verb in (verbs.search, verbs.compare, smaller.compress, smaller.export, *READING, *SERVING):
     app.command()(verb)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainformer.data.gaps import sizes, with_gaps
+from trainformer.data.gaps import sizes, with_gaps, without_gaps
 
 SENTINELS = list(range(1000, 900, -1))
 
@@ -32,7 +32,7 @@ def test_filling_the_gaps_gives_the_text_and_the_share_is_exact(length: int) -> 
     tokens = torch.arange(length)
     for seed in range(200):
         given, wanted = with_gaps(tokens, SENTINELS, rng(seed))
-        assert filled(given, wanted) == tokens.tolist()
+        assert filled(given, wanted) == tokens.tolist() == without_gaps(given.tolist(), wanted.tolist(), SENTINELS)
         marks = [t for t in wanted.tolist() if t > 900]
         assert marks == SENTINELS[: len(marks)] == [t for t in given.tolist() if t > 900], "each sentinel once, in order"
         assert len(wanted) - len(marks) == min(max(round(0.15 * length), 1), length - 1)
@@ -64,3 +64,26 @@ def test_the_same_draw_gives_the_same_gaps() -> None:
     one, other = (with_gaps(torch.arange(60), SENTINELS, rng(3)) for _ in range(2))
     assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     assert not torch.equal(one[0], with_gaps(torch.arange(60), SENTINELS, rng(4))[0])
+
+
+def test_anywhere_every_place_of_a_gap_is_equally_likely() -> None:
+    """20 tokens, 3 of them in one span: 18 places, the first and the last among them; its length is what it is without."""
+    found = torch.zeros(18)
+    draws = 9000
+    for seed in range(draws):
+        given, wanted = with_gaps(torch.arange(20), SENTINELS, rng(seed), anywhere=True)
+        place = int((given == SENTINELS[0]).nonzero())
+        assert len(given) == 18 and wanted.tolist() == [SENTINELS[0], place, place + 1, place + 2]
+        found[place] += 1
+    bound = 4 * math.sqrt(draws / 18 * 17 / 18)
+    assert bool(((found - draws / 18).abs() < bound).all())
+
+
+@pytest.mark.parametrize("length", [2, 3, 7, 50, 512])
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
+def test_anywhere_nothing_is_lost_and_lengths_are_the_same(length: int, share: float) -> None:
+    for seed in range(50):
+        given, wanted = with_gaps(torch.arange(length), SENTINELS, rng(seed), share, 2.0, anywhere=True)
+        usual = with_gaps(torch.arange(length), SENTINELS, rng(seed), share, 2.0)
+        assert filled(given, wanted) == list(range(length)) == without_gaps(given.tolist(), wanted.tolist(), SENTINELS)
+        assert (len(given), len(wanted)) == tuple(map(len, usual))

@@ -27,6 +27,9 @@ import yaml
 
 from trainformer.cli import app
 from trainformer.core import config
+from trainformer.data.tokens import write_tokenizer
+from trainformer.data.vocabulary import Wanted
+from trainformer.data.vocabulary import train as learn_tokenizer
 from trainformer.models import locate
 from trainformer.serve import serving
 
@@ -115,6 +118,11 @@ def made_up(folder: Path) -> None:
     write(folder / "texts.jsonl", rows, ["text"])
     both = [{"source": r["text"], "target": " ".join(reversed(r["text"].split()))} for r in rows]
     write(folder / "translations.jsonl", both, ["source", "target"])
+    asked = [{"prompt": "the film was warm and", "choices": [" bright", " cold and grim"], "answer": i % 2} for i in range(6)]
+    write(folder / "choices.jsonl", asked, ["prompt", "choices", "answer"])
+    gaps = Wanted("bpe", 200, "t5")
+    backend, _ = learn_tokenizer(lambda: [r["text"] for r in rows], gaps)
+    write_tokenizer(backend, gaps.style.roles, False, folder / "tokenizer-gaps")
     shutil.copytree(ROOT / "examples", folder / "examples")
 
 

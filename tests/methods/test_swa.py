@@ -1,5 +1,7 @@
 """The mean of late weights, worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,6 +31,14 @@ def test_the_plain_mean_of_late_weights(start: float, every: int, mean: float, b
     assert bag.head.weight.tolist() == pytest.approx([mean] * 2, rel=1e-6)
     method.swap(bag)
     assert bag.head.weight.tolist() == [10.0, 10.0]
+
+
+def test_the_last_five_checkpoints(bag: Model, facts: Facts) -> None:
+    """As docs/tasks/seq2seq.md says: of 2,000 steps those after 1,600, 1,700, 1,800, 1,900 and 2,000, whose mean is 1,800."""
+    method = run(Swa(start=0.75, every=100), bag, replace(facts, steps=2000), 2000)
+    assert method._taken == 5
+    method.swap(bag)
+    assert bag.head.weight.tolist() == pytest.approx([1800.0] * 2, rel=1e-6)
 
 
 def test_before_there_is_a_mean_the_weights_ship(bag: Model, facts: Facts) -> None:

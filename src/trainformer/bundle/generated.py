@@ -96,8 +96,9 @@ class Author:
 
     def _added(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """What new tokens add to the text of those before: a space between them belongs to it."""
-        known, whole = self.tokens.text(before), self.tokens.text([*before, *ids])
-        return whole.removeprefix(known) if whole.startswith(known) else self.tokens.text(ids)
+        known, whole = self.task.text(before), self.task.text([*before, *ids])
+        found: str = whole.removeprefix(known) if whole.startswith(known) else self.task.text(ids)
+        return found
 
     def _encoded(self, texts: Sequence[str]) -> list[Encoded]:
         pieces = self.tokens.pieces(list(texts))

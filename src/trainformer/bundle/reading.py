@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainformer.bundle import adapters
 from trainformer.bundle.adapters import FACTS
+from trainformer.bundle.choices import scores as multiple_choice
 from trainformer.bundle.generated import Author
 from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
 from trainformer.core.batch import Encoded, Example
@@ -114,8 +115,13 @@ class Bundle:
         numbered = [Encoded(e.parts, e.target, i, cut_tokens=e.cut_tokens) for i, e in enumerate(items)]
         return in_order(self._outputs(numbered), len(numbered))[0] if numbered else torch.empty(0, self.task.outputs())
 
-    def evaluate(self, given: Any, settings: DataSettings | None = None) -> dict[str, float]:
-        """The task's scores on labelled rows, in constant memory, through the shipped decision layer."""
+    def evaluate(self, given: Any, settings: DataSettings | None = None, choices: str | None = None) -> dict[str, float]:
+        """The task's scores on labelled rows, in constant memory, through the shipped decision layer.
+
+        `choices`, a column of lists of texts: how often a language model finds the right one likeliest after the prompt.
+        """
+        if choices is not None:
+            return multiple_choice(self, given, choices, settings)
         metric = self.task.metric(self.decision)
         for items in self._chunks(self.examples(given, settings)):
             for output, batch in self._outputs(items):

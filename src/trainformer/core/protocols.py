@@ -23,6 +23,10 @@ class Tokens(Protocol):
     @property
     def mask(self) -> int | None: ...
 
+    @property
+    def sentinels(self) -> tuple[int, ...]:
+        """What marks the gaps of a text, in order; none where a tokenizer has no such tokens."""
+
     def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
 
     def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...

@@ -164,6 +164,9 @@ class Backbone(Component):
         """The folder or hub name of its tokenizer."""
         return str(self.settings()["name"])
 
+    def refuse(self, task: Task) -> None:
+        """Raises UserError for a task that a model of its form cannot have, before a row is read."""
+
     @abstractmethod
     def resolve(self) -> tuple["Backbone", list[str]]:
         """The settings with what the user left open filled in, and what to say aloud about it."""

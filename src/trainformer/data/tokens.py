@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ class HubTokens:
     @cached_property
     def pad(self) -> int | None:
         return _first(self.tokenizer.pad_token_id)
+
+    @cached_property
+    def sentinels(self) -> tuple[int, ...]:
+        """What marks the gaps of a text, as T5's tokenizers write it: <extra_id_0>, <extra_id_1> and so on."""
+        known = self.tokenizer.get_vocab()
+        return tuple(known[name] for name in takewhile(known.__contains__, map("<extra_id_{}>".format, count())))
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of some ids, without special tokens."""

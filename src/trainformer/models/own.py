@@ -68,6 +68,10 @@ class Own(Sizes, Backbone):
         """Most tokens of a sequence that the model can read, special tokens included."""
         return self._design().positions_max
 
+    def refuse(self, task: Task) -> None:
+        """Raises UserError for a checkpoint of another form than the task's."""
+        self._design(task.writes or "encoder")
+
     def load(self, task: Task) -> tuple[Model, "Own", list[str]]:
         """A new model, or that of a checkpoint, with a head for the task."""
         design = self._design(task.writes or "encoder").checked()

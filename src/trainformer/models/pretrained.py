@@ -72,15 +72,18 @@ class Pretrained(Backbone):
         places = getattr(config, "max_position_embeddings", 512) or 512
         return int(places - (config.pad_token_id + 1 if config.model_type in AFTER_PADDING else 0))
 
-    def load(self, task: Task) -> tuple[Model, "Pretrained", list[str]]:
-        """The model with a head for the task, the settings as they were settled, and what to say.
-
-        Raises UserError for a task that writes, and listing missing or unexpected weights, unless they are the head's.
-        """
+    def refuse(self, task: Task) -> None:
+        """Raises UserError for a task that writes."""
         if task.writes:
             new = {"decoder": "gpt2-tiny", "encoder-decoder": "transformer-tiny"}[task.writes]
             fix = f"Train one from nothing: --model {new} --tokenizer FOLDER."
             raise UserError(f"it is an encoder, and {type(task).key} needs a model that writes.", where=str(self.name), fix=fix)
+
+    def load(self, task: Task) -> tuple[Model, "Pretrained", list[str]]:
+        """The model with a head for the task, the settings as they were settled, and what to say.
+
+        Raises UserError listing missing or unexpected weights, unless they are the head's.
+        """
         had = self.config()
         asked = self.pooling or self._sentence_pooling() or ("mean" if task.embeds else None)
         library, info = self._library(self._configured(task, asked), task)

@@ -1,4 +1,4 @@
-"""The verbs of the command line that write texts and look into models. What a verb needs is imported inside it."""
+"""The verbs of the command line that score models, write texts and look into models. What a verb needs is imported inside it."""
 
 import json
 import sys
@@ -13,6 +13,30 @@ BundleDir = Annotated[Path, typer.Argument(help="folder of a bundle", metavar="B
 Out = Annotated[Path | None, typer.Option(help="file of answers, one JSON object a line; it must not exist")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 CHUNK_ROWS = 1024
+
+
+def evaluate(
+    bundle: BundleDir,
+    data: Annotated[str, typer.Option(help="labelled rows")],
+    text: Annotated[str | None, typer.Option(help="column of the text, or of the prompt")] = None,
+    text_b: Annotated[str | None, typer.Option("--text-b", "--target", help="column of the second text of a pair")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="column of the label or number; of choices the right one or its number")
+    ] = None,
+    choices: Annotated[str | None, typer.Option(help="column of lists of texts: which is likeliest after the prompt")] = None,
+    as_json: AsJson = False,
+    adapter: Annotated[str | None, typer.Option(help="which of a bundle's adapters answers")] = None,
+) -> None:
+    """Score a bundle on labelled rows, through its decision layer; with --choices a language model on multiple choice."""
+    from trainformer.bundle import Bundle
+    from trainformer.core.config import DataSettings
+
+    scores = Bundle.open(bundle, adapter=adapter).evaluate(data, DataSettings(text=text, text_b=text_b, label=label), choices)
+    if as_json:
+        print(json.dumps(scores))
+    else:
+        for name, value in scores.items():
+            print(f"{name:>12}  {value:.4f}" if name != "examples" else f"{name:>12}  {value:.0f}")
 
 
 def translate(

@@ -54,6 +54,10 @@ class Writing(Decoding):
         """What is there when a text begins to be written; its last part is gone on with. Raises UserError without room."""
         raise NotImplementedError("a task says what it is asked")
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What tokens that were written say."""
+        return self.tokens.text(ids)
+
     def judge(self, written: Sequence[str], wanted: Sequence[str]) -> dict[str, float | str]:
         """What texts are worth beside those that were wanted, and how that was found; nothing where there is no such thing."""
         return {}
@@ -69,5 +73,5 @@ class Writing(Decoding):
 
     def answer(self, output: Tensor, decision: Decision) -> list[Answer]:
         """Texts from ids "B L", -1 after their ends."""
-        found: list[dict[str, Any]] = [{"label": self.tokens.text([i for i in ids if i >= 0])} for ids in output.long().tolist()]
+        found: list[dict[str, Any]] = [{"label": self.text([i for i in ids if i >= 0])} for ids in output.long().tolist()]
         return found

@@ -9,9 +9,10 @@ from trainformer.trust import report
 
 TAGS = {"text_pair": "text-pair-classification", "multi_label": "multi-label-classification", "regression": "text-regression",
         "retrieval": "sentence-similarity", "causal_lm": "text-generation", "seq2seq": "text2text-generation",
-        "masked_lm": "fill-mask"}  # fmt: skip
+        "masked_lm": "fill-mask", "denoising": "text2text-generation"}  # fmt: skip
 PIPELINES = {"causal_lm": ("text-generation", "AutoModelForCausalLM"), "seq2seq": ("translation", "AutoModelForSeq2SeqLM"),
-             "masked_lm": ("fill-mask", "AutoModelForMaskedLM")}  # fmt: skip
+             "masked_lm": ("fill-mask", "AutoModelForMaskedLM"),
+             "denoising": ("text2text-generation", "AutoModelForSeq2SeqLM")}  # fmt: skip
 """How model hubs run what the library opens, and what it is opened as; others are sequence classifiers."""
 USUAL = ("text-classification", "AutoModelForSequenceClassification")
 PAIRS = ("text_pair", "retrieval")
