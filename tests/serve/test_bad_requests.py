@@ -1,10 +1,16 @@
-"""Two hundred bad requests, made by small rules: each gets 4xx with a code and a sentence, never 5xx."""
+"""Bad requests, two hundred made by small rules and more by schemathesis: each gets 4xx with a code and a sentence, never 5xx."""
 
 import asyncio
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
+
+import pytest
+
+from trainformer.serve.gate import STREAM
+from trainformer.serve.routes import LINES
+from trainformer.serve.schemas import Answered
 
 JSON = {"content-type": "application/json"}
 Case = tuple[str, str, Any, dict[str, str]]
@@ -159,14 +165,17 @@ def test_each_is_refused_with_a_code_and_a_sentence(running: Any) -> None:
     wrong = []
     for (method, path, content, headers), response in found:
         shown = f"{method} {path[:60]} {content[:60]!r} {headers}: {response.status_code} {response.text[:200]}"
-        good = 400 <= response.status_code < 500
-        if good and method != "HEAD":
-            error = response.json().get("error", {})
-            good = bool(re.fullmatch(r"[a-z_]+", error.get("code", ""))) and bool(SENTENCE.search(error.get("message", "")))
-            good = good and not re.search(r"Traceback|File \"|\.py|site-packages", response.text)
-        if not good:
+        refused = 400 <= response.status_code < 500
+        if not refused or (method != "HEAD" and not tells(response.json(), response.text)):
             wrong.append(shown)
     assert wrong == []
+
+
+def tells(body: Any, text: str) -> bool:
+    """Whether a refusal has a code and a sentence, and nothing of our insides."""
+    error = body.get("error", {})
+    told = bool(re.fullmatch(r"[a-z_]+", error.get("code", ""))) and bool(SENTENCE.search(error.get("message", "")))
+    return told and not re.search(r"Traceback|File \"|\.py|site-packages", text)
 
 
 def test_hostile_names_come_back_as_data(running: Any) -> None:
@@ -183,3 +192,75 @@ def test_hostile_names_come_back_as_data(running: Any) -> None:
     assert {r.status_code for r in found} == {404}
     assert not [r for r in found if "set-cookie" in r.headers or "script" in r.text]
     assert "trainformer_fake" not in metrics and "trainformer_requests_total" in metrics
+
+
+def fuzzed(document: dict[str, Any], count: int) -> list[tuple[bool, Any]]:
+    """So many requests that the document allows, or forbids, of each operation: (whether its JSON is forbidden, request)."""
+    schemathesis = pytest.importorskip("schemathesis", reason="pip install schemathesis")
+    import requests
+
+    @schemathesis.serializer(LINES)  # type: ignore[untyped-decorator]
+    def as_it_is(_: Any, value: Any) -> bytes:
+        return value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+
+    operations = [each.ok() for each in schemathesis.openapi.from_dict(document).get_all_operations()]
+    modes = schemathesis.GenerationMode
+    asked = [(o, modes.POSITIVE) for o in operations] + [(o, modes.NEGATIVE) for o in operations if o.body or o.query]
+    varied = sum(bool(o.body or o.query or o.path_parameters) for o, _ in asked)
+    made = []
+    for operation, mode in asked:
+        forbidden = mode is modes.NEGATIVE and bool(operation.body) and operation.path != STREAM
+        for case in drawn(operation.as_strategy(generation_mode=mode), count // varied + 1):
+            words = case.as_transport_kwargs(base_url="http://127.0.0.1")
+            made.append((forbidden, requests.Request(**words).prepare()))
+            made[-1][1].headers.setdefault("content-type", "application/json")  # else a change of models is refused for that
+    return made
+
+
+def drawn(strategy: Any, count: int) -> list[Any]:
+    """So many values of a strategy, the same at each call; fewer where it has no more."""
+    import hypothesis
+
+    found: list[Any] = []
+    how = hypothesis.settings(max_examples=count, database=None, derandomize=True, deadline=None,
+                              phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+    how(hypothesis.given(strategy)(lambda value: found.append(value)))()
+    return found
+
+
+def fault(request: Any, response: Any, forbidden: bool) -> bool:
+    """Whether something other was answered than what the API promises."""
+    if response.status_code >= 400:
+        late = response.status_code == 504 and b"deadline_ms" in (request.body or b"")  # a millisecond was asked for, and is over
+        return (response.status_code >= 500 and not late) or not tells(response.json(), response.text)
+    if request.path_url.startswith(STREAM):
+        lines = [json.loads(line) for line in response.text.splitlines()]
+        return not all("prediction" in line or tells(line, json.dumps(line)) for line in lines)
+    if request.path_url == "/v1/predict":
+        Answered.model_validate_json(response.text)
+    return forbidden
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_fuzzed_requests_are_answered_as_promised(count: int, running: Any) -> None:
+    """What the document forbids is refused, what it allows is answered or refused; the service is whole afterwards."""
+
+    async def main() -> list[tuple[bool, Any, Any]]:
+        async with running() as it:
+            found = []
+            for forbidden, request in await asyncio.to_thread(fuzzed, it.app.openapi(), count):
+                sent = {"content": request.body or b"", "headers": dict(request.headers)}
+                found.append((forbidden, request, await it.client.request(request.method, request.url, **sent)))
+            after = await it.predict("a good film")
+            assert after.status_code == 200 and it.worker().starts == 1
+            return found
+
+    found = asyncio.run(main())
+    statuses = [response.status_code for _, request, response in found if request.path_url == "/v1/predict"]
+    assert len(found) >= count and statuses.count(200) > count / 100 and statuses.count(422) > count / 20
+    wrong = [
+        f"{request.method} {request.url[:100]} {(request.body or b'')[:200]!r}: {response.status_code} {response.text[:200]}"
+        for forbidden, request, response in found
+        if fault(request, response, forbidden)
+    ]
+    assert wrong == []

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
+
+import pytest
 
 from trainformer.bundle import Bundle
 
@@ -47,6 +50,24 @@ def test_bad_lines_get_errors_of_their_own(running: Any) -> None:
         "too_long", "invalid_line", None,
     ]  # fmt: skip
     assert found[-1]["id"] == "last" and all(f["error"]["message"].endswith(".") for f in found if "error" in f)
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 2, 1000])
+def test_empty_lines_and_lines_of_one_byte_count(bytes_at_once: int, running: Any) -> None:
+    """However the body is cut on its way: an empty line has a number and no answer, a line of one byte has both."""
+
+    async def pieces(body: bytes) -> AsyncIterator[bytes]:
+        for i in range(0, len(body), bytes_at_once):
+            yield body[i : i + bytes_at_once]
+
+    async def main() -> Any:
+        async with running() as it:
+            return [parsed(await sent(it, pieces(body))) for body in (b'"a"\n\n\n"b"\n', b"1\n1", b"1\n\n1\n")]
+
+    texts, ends, gap = asyncio.run(main())
+    assert [(f["line"], "prediction" in f) for f in texts] == [(1, True), (4, True)]
+    assert [(f["line"], f["error"]["code"]) for f in ends] == [(1, "invalid_line"), (2, "invalid_line")]
+    assert [(f["line"], f["error"]["code"]) for f in gap] == [(1, "invalid_line"), (3, "invalid_line")]
 
 
 def test_options_stand_in_the_address(running: Any) -> None:

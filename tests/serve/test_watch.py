@@ -22,7 +22,6 @@ from trainformer.serve import alerts, log
 from trainformer.serve.alerts import Alerts, Rule
 from trainformer.serve.reader import Read
 from trainformer.serve.settings import ServeSettings, settled
-from trainformer.serve.store import Store, same
 from trainformer.serve.watch import Window
 
 
@@ -166,25 +165,6 @@ def test_metrics_count(running: Any) -> None:
                  'trainformer_queue_tokens{model="reviews"} 0.0',
                  'trainformer_worker_restarts{model="reviews"} 0.0'):  # fmt: skip
         assert line in text.splitlines(), text
-
-
-def test_the_store_forgets_the_oldest(tmp_path: Path) -> None:
-    store = Store.sqlite(tmp_path / "s.sqlite", 5)
-    for i in range(12):
-        store.add("m", "v", [{"id": str(i), "label": "a", "score": 0.5}])
-        store.flush()
-    assert store.learn([(str(i), "a") for i in range(12)]) == [str(i) for i in range(7)]
-    assert store.score("m", "v") == {"truths": 5, "right": 1.0}
-    store.close()
-
-
-def test_scores_of_numbers_and_of_label_sets(tmp_path: Path) -> None:
-    store = Store.sqlite(tmp_path / "s.sqlite", 100)
-    store.add("n", "v", [{"id": "a", "label": 2.0, "score": None}, {"id": "b", "label": 5.0, "score": None}])
-    store.learn([("a", 3.0), ("b", 4.5)])
-    assert store.score("n", "v") == {"truths": 2, "mean_absolute_error": 0.75}
-    store.close()
-    assert same(["a", "b"], ["b", "a"]) and not same(["a"], ["a", "b"]) and same("1", 1) and not same(None, "a") and same([], [])
 
 
 def rule(**settings: Any) -> Rule:

@@ -16,10 +16,10 @@ from trainformer.bundle.adapters import FACTS
 from trainformer.bundle.choices import scores as multiple_choice
 from trainformer.bundle.generated import Author
 from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
+from trainformer.bundle.refusing import bounded, inspect, reading
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
-from trainformer.core.files import check_manifest
 from trainformer.core.roles import Answer, Decision, Model, Task
 from trainformer.data.columns import Columns, choose, example
 from trainformer.data.read import Source, open_source
@@ -48,7 +48,7 @@ class Bundle:
     def open(cls, folder: str | Path, device: str = "cpu", adapter: str | None = None) -> "Bundle":
         """Reads a folder and checks every byte of it against its manifest; `adapter` chooses one of several.
 
-        Raises UserError for a folder that is no bundle, a changed file, or a format of a later version.
+        Raises UserError for a folder that is no bundle, a changed file, a format of a later version, and what could do harm.
         """
         path = Path(folder)
         if not path.is_dir():
@@ -61,7 +61,14 @@ class Bundle:
                 else "A bundle is what `trainformer train` writes to RUN/bundle."
             )
             raise UserError(f"this folder is no bundle: it has no {FACTS}.", where=str(path), fix=fix)
-        check_manifest(path)
+        inspect(path)
+        with reading(path), bounded(path):
+            found = cls._read(path, adapter)
+        found.model.to(torch.device(device))
+        return found
+
+    @classmethod
+    def _read(cls, path: Path, adapter: str | None) -> "Bundle":
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if facts["format"] != 1:
             raise UserError(f"format {facts['format']} is of a later version.", where=str(path), fix="pip install -U trainformer")
@@ -72,7 +79,7 @@ class Bundle:
                 adapters.facts_of(path, adapter)  # it must be the one that is folded in
             task, backbone, stays = adapters.open_parts(facts)
             model = backbone.open(path, task, list(stays.values()))
-        return cls(task, model.to(torch.device(device)), HubTokens.load(str(path)), facts)
+        return cls(task, model, HubTokens.load(str(path)), facts)
 
     @property
     def labels(self) -> list[str]:

@@ -166,7 +166,7 @@ def check_manifest(folder: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         listed = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("it is not JSON: the manifest was changed or cut.", where=str(path), fix=RESTORE) from error
     if not isinstance(listed, dict) or text != _pretty(listed):
         raise UserError("it is not as it was written: the manifest was changed.", where=str(path), fix=RESTORE)
@@ -177,13 +177,20 @@ def check_manifest(folder: Path) -> None:
     for name, expected in listed.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"it lists '{name:.80}', which lies outside the folder.", where=str(path), fix=RESTORE)
-        if not (folder / name).is_file():
+        if not _there(folder / name):
             raise UserError(f"{MANIFEST} lists it, but it is gone.", where=str(folder / name), fix=RESTORE)
         if sha256(folder / name) != expected:
             raise UserError(f"its bytes are not those of {MANIFEST} (SHA-256 differs).", where=str(folder / name), fix=RESTORE)
     extra = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(listed) - {MANIFEST}
     if extra:
         raise UserError(f"{MANIFEST} does not list it.", where=str(folder / min(extra)), fix="Remove it.")
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 RESTORE = "Copy the folder again from where it was made."

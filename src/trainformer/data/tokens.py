@@ -135,6 +135,7 @@ class HubTokens:
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and its configuration, as the library reads them."""
+        self.tokenizer.init_kwargs.pop("auto_map", None)  # a bundle names no code
         self.tokenizer.save_pretrained(folder)
 
 

@@ -139,6 +139,7 @@ class Pretrained(Backbone):
         known = _class(config, task)._model_mapping[type(config)].__name__
         config.architectures = [known if equal else type(body.encoder).__name__]
         config.dtype = "float32"
+        config.__dict__.pop("auto_map", None)  # code that is never run has no place beside the weights
         config.save_pretrained(folder)
         if task.vocabulary:  # what is trained from it later reads it in the same way
             keep_pooling(folder, self.pooling, body.width)

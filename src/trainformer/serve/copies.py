@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from trainformer.bundle.refusing import inspect
 from trainformer.core.errors import UserError
 from trainformer.core.files import MANIFEST, check_manifest
 
@@ -12,14 +13,14 @@ from trainformer.core.files import MANIFEST, check_manifest
 def adopt(source: Path, state: Path) -> tuple[str, Path]:
     """Id and folder of a copy of a bundle below `state`: its own files, since a link would change with the source.
 
-    Raises UserError for a folder that is no bundle, has been changed, or holds a link to elsewhere.
+    Raises UserError, and copies nothing, for a folder that is no bundle, has been changed, or holds what could do harm.
     """
     if not source.is_dir():
         raise UserError("no such folder.", where=str(source))
     links = [p for p in source.rglob("*") if p.is_symlink()]
     if links:
         raise UserError("it is a link; a bundle holds files alone.", where=str(links[0]), fix="Copy the file itself.")
-    check_manifest(source)
+    inspect(source)
     id_ = hashlib.sha256((source / MANIFEST).read_bytes()).hexdigest()[:12]
     target = state / "versions" / id_
     if not target.exists():
@@ -33,3 +34,8 @@ def adopt(source: Path, state: Path) -> tuple[str, Path]:
             shutil.rmtree(beside, ignore_errors=True)
     check_manifest(target)
     return id_, target
+
+
+def kept(state: Path) -> set[Path]:
+    """The copies below `state`."""
+    return set((state / "versions").glob("*"))

@@ -140,17 +140,19 @@ class Models:
         """
         served = self.find(name)
         async with self._alone(served):
+            new: tuple[str, Path] | None = None
             try:
-                id_, folder = await asyncio.to_thread(adopt, served.source, self.state)
-                if id_ == served.current.id:
+                new = await asyncio.to_thread(adopt, served.source, self.state)
+                if new[0] == served.current.id:
                     return {"changed": False, **served.told}
                 before = (served.current.id, served.current.folder)
-                await self._swap(served, id_, folder)
-                dropped, served.previous = served.previous, before
-                await asyncio.to_thread(self._forget, dropped)
-            except (UserError, Lost, KeyError) as error:
+                await self._swap(served, *new)
+            except (UserError, Lost) as error:
+                await asyncio.to_thread(self._forget, new)
                 message = f"The new version cannot be opened, the present one goes on: {error}"
                 raise Refusal(409, "not_loaded", message) from error
+            dropped, served.previous = served.previous, before
+            await asyncio.to_thread(self._forget, dropped)
         return {"changed": True, **served.told}
 
     async def rollback(self, name: str) -> dict[str, Any]:

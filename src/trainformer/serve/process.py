@@ -36,7 +36,8 @@ class Process:
     """One child process at a time; `start` after `stop` begins a new one with the same bundle."""
 
     def __init__(self, folder: Path, threads: int | None, start_seconds: float, nice: int = 0):
-        self.words = [sys.executable, "-m", "trainformer.serve.worker", str(folder), "--nice", str(nice)]
+        # -P: a file of the folder that the service was started in is no module, whatever its name
+        self.words = [sys.executable, "-P", "-m", "trainformer.serve.worker", str(folder), "--nice", str(nice)]
         self.words += [] if threads is None else ["--threads", str(threads)]
         self.start_seconds = start_seconds
         self.child: asyncio.subprocess.Process | None = None

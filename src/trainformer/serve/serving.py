@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import logging
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trainformer.core.errors import MissingExtra, UserError
 from trainformer.serve.alerts import Alerts
 from trainformer.serve.auth import Keys
-from trainformer.serve.copies import adopt
+from trainformer.serve.copies import adopt, kept
 from trainformer.serve.process import NICE, Lost, Process
 from trainformer.serve.settings import ServeSettings
 
@@ -114,6 +115,7 @@ async def _run(plan: Plan, bound: socket.socket) -> None:
     """The models' processes open their bundles while this one reads what it needs itself."""
     begun: dict[tuple[Path, int], Process] = {}
     every: list[Process] = []
+    there = kept(plan.state)
     try:
         for nice, bundles in ((0, plan.bundles), (NICE, plan.shadows)):
             for source in bundles.values():
@@ -124,6 +126,10 @@ async def _run(plan: Plan, bound: socket.socket) -> None:
                     await process.begin()
         service = await asyncio.to_thread(made, plan, begun)
         await _serve(service, plan, bound)
+    except UserError:
+        for copy in kept(plan.state) - there:  # of what is refused nothing stays
+            shutil.rmtree(copy)
+        raise
     finally:
         for process in every:
             await process.stop(at_once=True)

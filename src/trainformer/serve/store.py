@@ -36,7 +36,8 @@ class Store:
 
     def __init__(self, connection: Any, mark: str, keep: int):
         self.connection, self.mark, self.keep = connection, mark, keep
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._adding = threading.Lock()  # of its own: who answers requests does not wait for the disk
         self._new: list[tuple[Any, ...]] = []
         for table in TABLES:
             self._do(table)
@@ -81,13 +82,23 @@ class Store:
     def add(self, model: str, version: str, predictions: Sequence[dict[str, Any]]) -> None:
         """Remembers answers until the next `flush`."""
         now = time.time()
-        self._new += [(p["id"], now, model, version, json.dumps(p["label"]), p["score"]) for p in predictions]
+        rows = [(p["id"], now, model, version, json.dumps(p["label"]), p["score"]) for p in predictions]
+        with self._adding:
+            self._new += rows
 
     def flush(self) -> None:
-        """Writes what `add` took, and forgets the oldest beyond `keep`."""
-        new, self._new = self._new, []
-        if new:
-            self._do(PREDICTED, new, many=True)
+        """Writes what `add` took, and forgets the oldest beyond `keep`. What cannot be written waits for the next time."""
+        with self._lock:
+            with self._adding:
+                new, self._new = self._new, []
+            if not new:
+                return
+            try:
+                self._do(PREDICTED, new, many=True)
+            except Exception:
+                with self._adding:
+                    self._new = [*new, *self._new][-self.keep :]
+                raise
             self._do(OLD, (self.keep - 1,))
 
     def learn(self, truths: Sequence[tuple[str, Any]]) -> list[str]:

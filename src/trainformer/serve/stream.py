@@ -40,13 +40,17 @@ async def lines(receive: Receive, settings: ServeSettings) -> AsyncIterator[byte
             raise Gone
         *whole, rest = (rest + came.get("body", b"")).split(b"\n")
         more = came.get("more_body", False)
-        for line in [*whole, rest]:
-            if len(line) > settings.body_bytes:
-                raise Refusal(413, "too_large", f"A line is longer than {settings.body_bytes} bytes.")
-            if line is not rest:
-                yield line
+        for line in whole:
+            _refuse_long(line, settings)
+            yield line
+        _refuse_long(rest, settings)
     if rest:
         yield rest
+
+
+def _refuse_long(line: bytes, settings: ServeSettings) -> None:
+    if len(line) > settings.body_bytes:
+        raise Refusal(413, "too_large", f"A line is longer than {settings.body_bytes} bytes.")
 
 
 async def answers(service: Service, receive: Receive, options: Options) -> AsyncIterator[bytes]:

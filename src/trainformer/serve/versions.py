@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainformer.bundle import reference
 from trainformer.bundle.reference import Reference
+from trainformer.bundle.refusing import reading
 from trainformer.core.errors import UserError
 from trainformer.serve.lane import Lane
 from trainformer.serve.reader import Read, Reader
@@ -35,8 +36,9 @@ def opened(id_: str, folder: Path, lane: Lane) -> Version:
     """A version whose process is not started yet. Raises UserError for what is no bundle, or writes texts."""
     if not (folder / "trainformer.json").is_file():
         raise UserError("this folder is no bundle: it has no trainformer.json.", where=str(folder))
-    reader = Reader(folder)
+    with reading(folder):
+        reader, known = Reader(folder), reference.read(folder)
     if reader.task.vocabulary:
         what = f"its task is {type(reader.task).key}, and the service answers with labels and numbers."
         raise UserError(what, where=str(folder), fix="Serve a bundle that was trained with labels.")
-    return Version(id_, folder, reader, lane, reference.read(folder))
+    return Version(id_, folder, reader, lane, known)
