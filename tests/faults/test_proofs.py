@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from trainformer.studies import verify
+from trainformer.studies.verify import Training, torture
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("TRAINFORMER_SHARED", ROOT.parent / "shared"))
@@ -69,6 +71,17 @@ def test_verify_resume_of_a_run_that_fails(cli: Cli, config: str, tmp_path: Path
     outcome = cli("verify-resume", config, "--kills", 1)
     assert outcome.code == 2
     assert "the run that is left alone ended with exit code 2: error: " in outcome.err and "no such file" in outcome.err
+
+
+def test_kills_go_on_to_meet_runs_that_have_become_faster(tmp_path: Path) -> None:
+    """The run that is left alone takes ten times as long as those after it, as on a machine that was busy at first."""
+    seconds = iter([3.0])
+
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sleep", str(next(seconds, 0.3))])
+
+    verdict = torture(Training(start, lambda one, other: []), 20, random.Random(0), tmp_path, lambda line: None)
+    assert verdict.kills == 20 and verdict.runs <= 15, "of kills drawn over 3 s nine in ten would miss"
 
 
 @pytest.mark.slow
