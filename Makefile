@@ -40,8 +40,9 @@ docs: $(READY) ## writes docs/settings.md and docs/reference anew from the code
 	$(BIN)/python docs/make_reference.py
 
 bench: $(READY) ## speed and accuracy beside the peers, the tables of docs/benchmarks.md; hours. SHARED= where data/, models/, peers/ are
-	for each in train parts predict same_score inference translation accuracy; do \
+	for each in train parts predict same_score inference translation accuracy bits; do \
 		$(BIN)/python benchmarks/$$each.py --shared $(or $(SHARED),../shared) || exit 1; done
+	$(BIN)/python benchmarks/cost.py
 
 soak: $(READY) ## 30 minutes of load on a service of BUNDLE= (demo/run/bundle), on this machine alone
 	$(BIN)/python benchmarks/serve.py --bundle $(or $(BUNDLE),demo/run/bundle) --part soak --seconds $(or $(SECONDS),1800)
