@@ -8,10 +8,12 @@ import pytest
 import torch
 import transformers
 
-from trainformer.bundle import Bundle
+from trainformer.bundle import Bundle, reference
+from trainformer.bundle.reference import Reference
 from trainformer.compress import gate, prune
 from trainformer.compress.smaller import Wanted
 from trainformer.core.errors import UserError
+from trainformer.core.files import write_manifest
 from trainformer.core.roles import Decision
 
 pytest.importorskip("onnxruntime")
@@ -39,6 +41,35 @@ def test_int8_is_a_bundle(make: Any, rows: Any, cli: Any, tmp_path: Path) -> Non
     assert [a["label"] for a in answers] == [a["label"] for a in after.predict(TEXTS)]
     evaluated = json.loads(cli("evaluate", out, "--data", data, "--json").out)
     assert evaluated["accuracy"] == pytest.approx(report["after"]["accuracy"])
+
+
+def test_what_the_training_data_looked_like_travels(make: Any, rows: Any, cli: Any, tmp_path: Path) -> None:
+    """Lengths, labels and scores as they were; mean states of the smaller model itself, and none of a graph."""
+    folder = make()
+    data, bundle = rows(folder), Bundle.open(folder)
+    made = Reference(
+        torch.arange(3.0, 9), torch.zeros(6), torch.tensor([0.5, 1.0]), torch.empty(0), torch.ones(4, 32), {"bad": 2}
+    )
+    reference.write(folder, made)
+    write_manifest(folder)
+    for out, words in (("int8", ("--to", "int8")), ("small", ("--layers", 2))):
+        done = cli("compress", folder, *words, "--data", data, "--max-loss", 100, "--out", tmp_path / out)
+        assert done.code == 0, done.err
+    assert cli("export", folder, "--to", "onnx", "--out", tmp_path / "graph").code == 0
+    for out in ("int8", "small", "graph"):
+        found = reference.read(tmp_path / out)
+        assert found is not None and found.labels == {"bad": 2}
+        assert found.lengths.tolist() == made.lengths.tolist() and found.scores.tolist() == [0.5, 1.0]
+        assert len(found.embeddings) == (60 if out == "small" else 0)
+    small = Bundle.open(tmp_path / "small")
+    texts = [json.loads(line)["text"] for line in data.read_text().splitlines()]
+    with reference.watched(small.model, [7]) as states:
+        small.predict(texts)
+    found = reference.read(tmp_path / "small")
+    assert found is not None and (found.embeddings[7] - states.found[7]).abs().max() < 5e-3, "half precision"
+    with reference.watched(bundle.model, [7]) as states:
+        bundle.predict(texts)
+    assert (found.embeddings[7] - states.found[7]).abs().max() > 5e-2
 
 
 def test_products_and_word_embeddings_are_integers(make: Any, rows: Any, cli: Any, tmp_path: Path) -> None:

@@ -31,11 +31,13 @@ def test_a_graph_is_served(bundle: Path, running: Any, cli: Any, tmp_path: Path)
     done = cli("export", bundle, "--to", "onnx", "--out", tmp_path / "graph")
     assert done.code == 0, done.err
 
-    async def main() -> list[Any]:
+    async def main() -> Any:
         async with running({"reviews": tmp_path / "graph"}, embed_every=1) as it:
-            return [await it.predict(TEXTS) for _ in range(3)]
+            return [await it.predict(TEXTS) for _ in range(3)], await it.predict("a good film", explain=True)
 
-    for response in asyncio.run(main()):
+    answers, told = asyncio.run(main())
+    assert [w["start"] for w in told.json()["predictions"][0]["explanation"]["words"]] == [0, 2, 7]
+    for response in answers:
         assert response.status_code == 200, response.text
         for found, wanted in zip(response.json()["predictions"], Bundle.open(bundle).predict(TEXTS), strict=True):
             assert found["label"] == wanted["label"] and found["scores"] == pytest.approx(wanted["scores"], abs=1e-4)

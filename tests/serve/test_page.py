@@ -101,6 +101,12 @@ def test_a_text_is_answered_by_keyboard_alone(opened: Callable[..., Any], traine
     expected = Bundle.open(trained / "bundle").predict("a good and warm film")[0]
     assert page.inner_text("#answer .answer") == expected["label"]
     assert f"{expected['score']:.4f}" in page.inner_text("#answer table")
+    assert page.locator("#answer mark").count() == 0
+    page.check("#explain")
+    page.click("#ask")
+    page.wait_for_selector("#answer mark")
+    assert page.locator("#answer mark").all_inner_texts() == ["a", "good", "and", "warm", "film"]
+    assert page.inner_text("#answer .words") == "a good and warm film"
     assert page.get_attribute("#answer", "aria-live") == "polite" and page.get_attribute("html", "lang") == "en"
     unnamed = page.evaluate("""[...document.querySelectorAll("button, textarea, select, input, progress, meter")]
         .filter((n) => !n.textContent.trim() && !n.labels?.length && !n.getAttribute("aria-label")).map((n) => n.id)""")
@@ -137,9 +143,11 @@ def test_fifty_payloads_are_inert(opened: Callable[..., Any], make: Callable[...
     for payload in PAYLOADS[::10]:
         page.fill("#text", payload)
         page.check("#truncate")
+        page.check("#explain")
         page.click("#ask")
         page.wait_for_selector("#answer table tr:nth-child(51)")
-    shown = page.evaluate("[...document.querySelectorAll('#answer tr th[scope=row]')].map((n) => n.textContent)")
+        assert page.evaluate("document.querySelector('#answer .words').textContent") == payload
+    shown = page.evaluate("[...document.querySelectorAll('#answer table:first-of-type th[scope=row]')].map((n) => n.textContent)")
     assert sorted(shown) == sorted(PAYLOADS)
     assert page.evaluate("document.getElementById('card').textContent") == "\n".join(PAYLOADS)
     page.wait_for_timeout(300)

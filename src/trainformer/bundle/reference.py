@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainformer.bundle.outputs import batches_of, is_padded, outputs
-from trainformer.core.batch import Batch
+from trainformer.core.batch import Batch, Encoded
 from trainformer.core.roles import Answer, Model, Task
 from trainformer.data.plan import Rows
 from trainformer.nn.pool import pool
@@ -105,7 +105,11 @@ def spread(count: int, most: int) -> Tensor:
 
 
 def _embeddings(task: Task, model: Model, rows: Rows) -> Tensor:
-    items = [rows[i] for i in spread(len(rows), MOST_EMBEDDED).tolist()]
+    return mean_states(task, model, [rows[i] for i in spread(len(rows), MOST_EMBEDDED).tolist()])
+
+
+def mean_states(task: Task, model: Model, items: Sequence[Encoded]) -> Tensor:
+    """The mean hidden state "E D" of each example, in order; their rows are different ones."""
     with watched(model, [item.row for item in items]) as states:
         for _ in outputs(model, task, batches_of(items, MICRO_TOKENS, is_padded(model))):
             pass

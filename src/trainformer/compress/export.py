@@ -10,7 +10,7 @@ from trainformer.bundle import Bundle, adapters
 from trainformer.bundle.writing import write
 from trainformer.compress.check import require_same
 from trainformer.compress.graph import Padded, refuse_added, through, write_graph
-from trainformer.compress.smaller import contents, pages_of
+from trainformer.compress.smaller import contents, pages_of, remembered
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
 from trainformer.core.files import refuse_existing, write_folder, write_json
@@ -36,7 +36,7 @@ def to_onnx(bundle: Bundle, folder: Path, out: Path, opset: int, check: Check) -
         write_graph(bundle, Path(place), opset)
         backbone, graph = through(bundle, Path(place))
         said = require_same(bundle, graph, "the graph", *check)
-        write(out, contents(graph, backbone, pages_of(folder, bundle), {}))
+        write(out, contents(graph, backbone, pages_of(folder, bundle), {}, remembered(folder, graph, [])))
     return [said, f"ONNX graph, opset {opset}: {out}"]
 
 

@@ -3,13 +3,17 @@
 import copy
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from trainformer.bundle import Bundle, adapters
+import torch
+
+from trainformer.bundle import Bundle, adapters, reference
+from trainformer.bundle.reading import encode_all
+from trainformer.bundle.reference import Reference
 from trainformer.bundle.writing import Contents, write
 from trainformer.compress import gate, prune, timing
 from trainformer.compress.graph import refuse_added, through, write_graph
@@ -82,7 +86,8 @@ def compress(folder: Path, data: Any, wanted: Wanted, out: Path, settings: DataS
             "time": timing.beside(before, after, examples),
             "versions": _versions(wanted),
         }
-        write(out, contents(after, backbone, _pages(folder, after, report), {"compressed": report["asked"]}))
+        known = remembered(folder, after, examples)
+        write(out, contents(after, backbone, _pages(folder, after, report), {"compressed": report["asked"]}, known))
     return report
 
 
@@ -118,12 +123,29 @@ def _pruned(bundle: Bundle, wanted: Wanted, examples: list[Example]) -> list[str
     return did
 
 
-def contents(bundle: Bundle, backbone: Backbone, pages: dict[str, str], facts: dict[str, Any]) -> Contents:
+def remembered(folder: Path, bundle: Bundle, examples: Sequence[Example]) -> Reference | None:
+    """What the bundle in a folder remembers of its training data, for one that is made of it.
+
+    Mean states are of the new model and these examples: those of another model tell nothing of it. A graph has none.
+    """
+    known = reference.read(folder)
+    if known is None:
+        return None
+    chosen = [examples[i] for i in reference.spread(len(examples), reference.MOST_EMBEDDED).tolist()]
+    if not chosen or not bundle.model.body.width:
+        return replace(known, embeddings=torch.empty(0))
+    items = encode_all(bundle.task, bundle.tokens, bundle.limit, chosen)
+    return replace(known, embeddings=reference.mean_states(bundle.task, bundle.model, items))
+
+
+def contents(
+    bundle: Bundle, backbone: Backbone, pages: dict[str, str], facts: dict[str, Any], known: Reference | None
+) -> Contents:
     """What is written of a bundle whose model was changed; its facts stay, more are added."""
     kept = {k: v for k, v in bundle.facts.items() if k not in WRITTEN}
     columns = Columns(**bundle.facts["columns"])
     return Contents(bundle.task, backbone, bundle.model, bundle.tokens, bundle.decision, columns, bundle.limit, kept | facts,
-                    pages=pages)  # fmt: skip
+                    pages=pages, reference=known)  # fmt: skip
 
 
 def pages_of(folder: Path, bundle: Bundle) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What clients send and read, as OpenAPI shows it."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -18,7 +18,7 @@ class Asked(BaseModel):
     top_k: int | None = Field(None, ge=1, description="So many of the scores, the highest; none: all.")
     truncate: bool = Field(False, description="Read the head of a text that is too long, instead of refusing it.")
     deadline_ms: int | None = Field(None, ge=1, description="Milliseconds after which no answer is wanted any more.")
-    explain: Literal[False] = Field(False, description="Explanations are not served; only false is accepted.")
+    explain: bool = Field(False, description="Tell how much each word adds; the model reads the text once more for each.")
 
     @field_validator("texts", mode="before")
     @classmethod
@@ -51,6 +51,22 @@ def _require_unicode(texts: list[str]) -> None:
         raise ValueError("half of a surrogate pair (\\ud800 to \\udfff) is no character")
 
 
+class Explained(BaseModel):
+    """What one word adds."""
+
+    text: int = Field(description="0; 1 in the second text of a pair.")
+    start: int = Field(description="Its first character, counted from 0.")
+    end: int = Field(description="The character after its last.")
+    score: float = Field(description="The probability of the label, or the number, less what it is without the word.")
+
+
+class Explanation(BaseModel):
+    """Words that speak for an answer have scores above 0, those against it below."""
+
+    of: str | None = Field(description="The label that is explained: what was said, else the likeliest; null for numbers.")
+    words: list[Explained]
+
+
 class Prediction(BaseModel):
     """The answer to one text."""
 
@@ -60,6 +76,7 @@ class Prediction(BaseModel):
     scores: dict[str, float] = Field(description="Probability of each label.")
     tokens: int = Field(description="Tokens of the text that were read.")
     cut_tokens: int = Field(description="Tokens of it that were not read; more than 0 only with truncate.")
+    explanation: Explanation | None = Field(None, description="Only where it was asked for.")
 
 
 class Answered(BaseModel):

@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trainformer.serve import explain
 from trainformer.serve.auth import Key, Keys
 from trainformer.serve.metrics import Metrics
 from trainformer.serve.models import Make, Models, Served
@@ -87,12 +89,20 @@ class Service:
         if asked.deadline_ms is not None:
             seconds = min(seconds, asked.deadline_ms / 1000)
         deadline = asyncio.get_running_loop().time() + seconds
-        version, reads, answers = await self._answers(served, texts, asked.truncate, deadline)
+        words = [explain.words(each) for each in texts] if asked.explain else []
+        less = [explain.without(each, word) for each, found in zip(texts, words, strict=bool(words)) for word in found]
+        if len(less) > self.settings.texts:
+            message = f"The texts have {len(less)} words, and at most {self.settings.texts} are explained; send fewer at a time."
+            raise Refusal(413, "too_many_texts", message)
+        version, reads, answers, others = await self._answers(served, texts, less, asked.truncate, deadline)
         id_ = secrets.token_hex(8)
         self._note(id_, served.name, texts, reads)
         predictions = [
             said(f"{id_}-{i}", answer, read, asked.top_k) for i, (answer, read) in enumerate(zip(answers, reads, strict=True))
         ]
+        rest = iter(others)
+        for found, answer, prediction in zip(words, answers, predictions, strict=False):  # no words where none are asked for
+            prediction["explanation"] = explain.explanation(found, answer, list(islice(rest, len(found))))
         self.watch.answered(served.name, version.id, reads, predictions)
         if served.shadow is not None:
             self.models.aside(self._compare(served, served.shadow, texts, answers))
@@ -118,15 +128,16 @@ class Service:
         return dict(zip((n for n, _ in versions), found, strict=True))
 
     async def _answers(
-        self, served: Served, texts: list[tuple[str, ...]], truncate: bool, deadline: float
-    ) -> tuple[Version, list[Read], list[dict[str, Any]]]:
-        """The answers of the present version; of the next if this one ends in between."""
+        self, served: Served, texts: list[tuple[str, ...]], less: list[tuple[str, ...]], truncate: bool, deadline: float
+    ) -> tuple[Version, list[Read], list[dict[str, Any]], list[dict[str, Any]]]:
+        """The answers of the present version, and those to texts with `less` in them; of the next if this one ends in between."""
         while True:
             version = served.current
             reads = await version.read(texts, truncate)
+            every = [*reads, *(await version.read(less, truncate=True))]
             try:
-                answers = await version.lane.ask(ticket(texts, [r.tokens for r in reads], deadline))
-                return version, reads, answers
+                answers = await version.lane.ask(ticket([*texts, *less], [r.tokens for r in every], deadline))
+                return version, reads, answers[: len(texts)], answers[len(texts) :]
             except Refusal as refusal:
                 if refusal.code != "stopping" or served.current is version:
                     raise
