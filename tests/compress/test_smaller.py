@@ -78,7 +78,7 @@ def test_products_and_word_embeddings_are_integers(make: Any, rows: Any, cli: An
     assert cli("compress", folder, "--to", "int8", "--data", rows(folder), "--max-loss", 50, "--out", tmp_path / "q").code == 0
     proto = onnx.load(str(tmp_path / "q" / "model.onnx"))
     tensors = {t.name: t for t in proto.graph.initializer}
-    products = [n for n in proto.graph.node if n.op_type == "MatMulInteger"]
+    products = [n for n in proto.graph.node if n.op_type == "MatMulIntegerToFloat"]
     assert len(products) == 3 * 6, "six linear layers in each of three layers"
     assert all(tensors[n.input[1]].data_type == onnx.TensorProto.INT8 for n in products)
     table = next(t for t in proto.graph.initializer if list(t.dims) == [1504, 32])

@@ -42,7 +42,7 @@ class Bundle:
         task.meet(tokens)
         self.decision = Decision(**facts["decision"])
         self.limit = int(facts["max_tokens"])
-        self.micro_tokens = 8192
+        self.micro_tokens: int = getattr(model.body, "micro_tokens", 8192)
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu", adapter: str | None = None) -> "Bundle":

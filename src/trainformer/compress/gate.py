@@ -73,11 +73,16 @@ def _loss(rule: Any, output: Tensor, target: Tensor, decision: Decision) -> floa
     return float(torch.as_tensor(rule.loss(output, target, decision.temperature)).mean())
 
 
+def lost(held: Held, most: float) -> list[tuple[str, float, float, float]]:
+    """The losses of more than so many points (hundredths)."""
+    return [each for each in held.losses if not each[3] <= most + 1e-9]
+
+
 def require(held: Held, most: float) -> None:
     """Raises UserError with the numbers where a score falls by more than so many points (hundredths)."""
-    lost = [each for each in held.losses if not each[3] <= most + 1e-9]
-    if lost:
-        shown = "; ".join(f"{name} by {points:.2f} points ({100 * b:.2f} to {100 * a:.2f})" for name, b, a, points in lost[:8])
-        more = f" and {len(lost) - 8} more" if lost[8:] else ""
+    found = lost(held, most)
+    if found:
+        shown = "; ".join(f"{name} by {points:.2f} points ({100 * b:.2f} to {100 * a:.2f})" for name, b, a, points in found[:8])
+        more = f" and {len(found) - 8} more" if found[8:] else ""
         what = f"too much is lost on {held.before['examples']} rows: {shown}{more}. Nothing is written."
         raise UserError(what, where=f"--max-loss {most:g}", fix="Take out less, or allow a larger loss.")

@@ -1,37 +1,43 @@
-"""Weights of a graph as 8-bit integers: linear layers by output column, word embeddings by row; activations while it runs."""
+"""A float32 graph -> int8 graphs: linear layers by output column and by token, word embeddings by row."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from trainformer.compress.products import MOST, Group, column_sizes, groups, integers
 from trainformer.core.errors import MissingExtra
 
 LEAST_ROWS = 1024
 """Tables of fewer rows stay float32: they are small, and token types and positions are added to every token."""
-MOST = 127.0
 
 
-def quantise(path: Path) -> None:
-    """Makes a float32 graph an int8 one, in its place.
+class Quantiser:
+    """A float32 graph at `path`, with what is known of its activations; writes int8 forms of it in its place."""
 
-    Products become MatMulInteger: weights are rounded once, symmetrically, with a scale for each output column; activations
-    are rounded while it runs, with a scale for each call ("dynamic", Jacob et al. 2018, arXiv:1712.05877).
-    """
-    try:
-        import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ModuleNotFoundError as error:
-        raise MissingExtra("onnxruntime", "onnx") from error
-    folded, tables = path.with_name("folded.onnx"), path.with_name("tables.onnx")
-    _fold(path, folded)
-    proto = onnx.load_model(str(folded))
-    _tables(proto, onnx)
-    onnx.helper.set_model_props(proto, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else it asks, loudly, for the folding
-    onnx.save_model(proto, str(tables))
-    head = [f"{n.name}_MatMul" for n in proto.graph.node if n.op_type == "Gemm"]  # by the name that they get on the way
-    how = {"per_channel": True, "weight_type": QuantType.QInt8, "nodes_to_exclude": head}
-    quantize_dynamic(tables, path, op_types_to_quantize=["MatMul"], **how)
-    for left in (folded, tables):
-        left.unlink()
+    def __init__(self, path: Path, given: Iterable[Mapping[str, Tensor]]):
+        """`given`: padded inputs "S L" whose activations tell how the columns of each product are evened out."""
+        try:
+            import onnx
+            import onnxruntime  # noqa: F401 (said here that it is missing)
+        except ModuleNotFoundError as error:
+            raise MissingExtra("onnxruntime", "onnx") from error
+        self.path, self.onnx = path, onnx
+        folded = path.with_name("folded.onnx")
+        _fold(path, folded)
+        self.proto = onnx.load_model(str(folded))
+        folded.unlink()
+        self.groups: list[Group] = groups(self.proto)
+        self.columns = column_sizes(self.proto, given, onnx)
+
+    def write(self, kept: Iterable[Group] = ()) -> None:
+        """Writes the graph with integers everywhere but in the products of the groups `kept`, which stay float32."""
+        proto, float32 = self.onnx.ModelProto(), list(kept)
+        proto.CopyFrom(self.proto)
+        integers(proto, self.columns, [g for g in self.groups if g not in float32], self.onnx)
+        _tables(proto, self.onnx)
+        self.onnx.save_model(proto, str(self.path))
 
 
 def _fold(source: Path, target: Path) -> None:

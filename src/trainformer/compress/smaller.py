@@ -3,7 +3,7 @@
 import copy
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +15,15 @@ from trainformer.bundle import Bundle, adapters, reference
 from trainformer.bundle.reading import encode_all
 from trainformer.bundle.reference import Reference
 from trainformer.bundle.writing import Contents, write
-from trainformer.compress import gate, prune, timing
-from trainformer.compress.graph import refuse_added, through, write_graph
-from trainformer.compress.int8 import quantise
+from trainformer.compress import gate, mixed, prune, timing
+from trainformer.compress.graph import refuse_added
+from trainformer.compress.mixed import Form
 from trainformer.core.batch import Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
 from trainformer.core.files import refuse_existing
 from trainformer.core.roles import Backbone
 from trainformer.data.columns import Columns
-from trainformer.models.onnx import GRAPH
 from trainformer.trust import words
 
 REPORT = "compress.json"
@@ -68,12 +67,14 @@ def compress(folder: Path, data: Any, wanted: Wanted, out: Path, settings: DataS
     refuse_added(before.model, before.facts)
     examples = list(before.examples(data, settings))
     with tempfile.TemporaryDirectory() as place:
-        backbone, after, did = _smaller(before, wanted, examples, Path(place))
-        for line in did:
-            say(line)
-        held, notes = gate.hold(before, after, examples)
-        for line in [*notes, *_told(held)]:
-            say(line)
+        for backbone, after, did in _forms(before, wanted, examples, Path(place), say):  # noqa: B007 (the last one is written)
+            for line in did:
+                say(line)
+            held, notes = gate.hold(before, after, examples)
+            for line in [*notes, *_told(held)]:
+                say(line)
+            if not gate.lost(held, wanted.max_loss):
+                break
         gate.require(held, wanted.max_loss)
         report = {
             "asked": asdict(wanted),
@@ -91,19 +92,20 @@ def compress(folder: Path, data: Any, wanted: Wanted, out: Path, settings: DataS
     return report
 
 
-def _smaller(before: Bundle, wanted: Wanted, examples: list[Example], place: Path) -> tuple[Backbone, Bundle, list[str]]:
-    """The smaller model as a bundle in memory, the backbone that writes it, and what was done."""
+def _forms(before: Bundle, wanted: Wanted, examples: list[Example], place: Path, say: Say) -> Iterator[Form]:
+    """The smaller model as a bundle in memory, the backbone that writes it, and what was done; the smallest form first."""
     _, backbone, _ = adapters.open_parts(before.facts)
     after, did = before, list[str]()
     if any(each is not None for each in (wanted.layers, wanted.prune, wanted.prune_heads)):
         after = Bundle(before.task, copy.deepcopy(before.model), before.tokens, before.facts)
         did = _pruned(after, wanted, examples[:WEIGHED_ROWS])
     if wanted.to == "int8":
-        write_graph(after, place)
-        quantise(place / GRAPH)
-        backbone, after = through(after, place)
-        did.append("weights: int8 by column, word embeddings by row; activations int8 while it runs")
-    return backbone, after, did
+        for small, graph, done in mixed.forms(after, examples, place, say):
+            yield small, graph, [*did, *done]
+            if after is not before and gate.lost(gate.hold(before, after, examples)[0], wanted.max_loss):
+                return  # what was taken out loses too much already
+    else:
+        yield backbone, after, did
 
 
 def _pruned(bundle: Bundle, wanted: Wanted, examples: list[Example]) -> list[str]:

@@ -18,6 +18,8 @@ class Whole(Body):
 
     packed = False
     width = 0
+    micro_tokens = 1024
+    """Tokens of a batch, padding counted: states of so many stay in the caches of a processor."""
 
     def __init__(self, ask: Ask, pad: int):
         super().__init__()
