@@ -34,17 +34,20 @@ def words(*methods: str, **settings: object) -> list[str]:
     return chosen + [word for name, value in (steady | given).items() for word in ("--set", f"method.{name}={value}")]
 
 
-ALONE = ["lora", "adalora", "adapter", "prefix", "prompt", "ia3", "bitfit", "freeze", "head_only", "gradual_unfreeze"]
+AVERAGED = ["lora", "adalora", "adapter", "prefix"]
+ALONE = ["prompt", "ia3", "bitfit", "freeze", "head_only", "gradual_unfreeze"]
 WAYS: dict[str, list[str]] = {
     "full": [],
+    **{name: words(name, "ema") for name in AVERAGED},
     **{name: words(name) for name in ALONE},
-    "dora": words("lora", lora__dora="true"),
+    "dora": words("lora", "ema", lora__dora="true"),
     "no_ema": words("llrd"),
     "swa": words("llrd", "swa"),
     "soup": words("llrd", "soup"),
     **{name: words("llrd", name, "ema") for name in ("rdrop", "fgm", "freelb")},
 }
-"""`full` is the default recipe; a method that trains few weights stands alone, any other beside the recipe's."""
+"""`full` is the default recipe; four that train few weights stand beside its average of the weights, the others of that kind
+alone, and any other method beside the recipe's."""
 ADALORA_BUDGET = "`adalora` and `lora` have rank 8 a layer, `adalora` on the average and in the end."
 
 

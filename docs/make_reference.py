@@ -53,11 +53,12 @@ Where to begin:
 
 - Small files, many models on one base: `lora`; `adapter` to combine trained ones; `prefix` to change no matrix.
 - Short of time or memory: `freeze`.
-- Few rows: `rdrop`, then `fgm`, beside the default recipe.
+- Few rows: the default recipe, or `freeze`; `rdrop`, `fgm` and `freelb` made it worse where they were measured, with 200 rows.
 - A better score from the same run: `ema` (it is there), `swa` or `soup`.
 - A small model beside a better, slower one: `distil`. A group that must not be left behind: `group_dro`.
 
 What trains few weights has a rate of its own, a multiple of the recipe's, which is said before training; `train.lr` overrides it.
+With `lora`, `adalora`, `adapter` and `prefix` the head keeps the recipe's: it starts fitted, and at theirs it leaves that start.
 Label smoothing, focal loss and class weights are settings of the tasks ([settings.md](settings.md)). What was measured stands
 [at the end](#measured).
 """
@@ -65,9 +66,10 @@ MEASURED = """## Measured
 
     python benchmarks/methods.py --shared DIR
 
-A way is what stands after `trainformer train` beside data and model: `full` is the default recipe; what trains few weights stands
-alone; `no_ema` is `llrd` alone, `swa` and `soup` stand beside `llrd`, and `rdrop`, `fgm` and `freelb` beside both. Test rows are
-scored once. Shipped is the adapter's file or, where a bundle has none, the whole model.
+A way is what stands after `trainformer train` beside data and model: `full` is the default recipe; `lora`, `adalora`,
+`adapter`, `prefix` and `dora` stand beside its `ema`, the others that train few weights alone; `no_ema` is `llrd` alone, `swa`
+and `soup` stand beside `llrd`, and `rdrop`, `fgm` and `freelb` beside both. Test rows are scored once. Shipped is the adapter's
+file or, where a bundle has none, the whole model.
 """
 PART = re.compile(r"^(When|Cost|With|See|Command): ", re.MULTILINE)
 """How the parts of a method's docstring begin."""

@@ -8,7 +8,9 @@ import torch
 from trainformer.core.batch import Batch
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Facts, Model
+from trainformer.engine.optim import rules
 from trainformer.methods.adalora import Adalora
+from trainformer.nn.peft_layers import triplets
 
 pytest.importorskip("peft", reason="AdaLoRA needs the extra 'peft'")
 
@@ -46,6 +48,24 @@ def test_ranks_move_and_the_budget_is_kept(bert: Model, texts: Batch, facts: Fac
     assert all(torch.equal(after[n], p) for n, p in before.items())
     total = [sum(r) for r in zip(*ranks.values(), strict=True)]
     assert total == sorted(total, reverse=True)
+
+
+def test_the_change_is_none_at_first_and_its_directions_have_length_one(bert: Model, texts: Batch) -> None:
+    before = bert.eval()(texts)
+    Adalora(rank=2, initial=4).extend(bert)
+    assert torch.equal(bert.eval()(texts), before)
+    for triplet in triplets(bert.body):
+        for directions in (triplet.a, triplet.b.T):
+            assert torch.allclose(directions @ directions.T, torch.eye(4), atol=1e-5)
+
+
+def test_the_singular_values_learn_at_a_rate_of_their_own(bert: Model) -> None:
+    method = Adalora(rank=2, initial=4, rate=7.0)
+    method.extend(bert)
+    found = {name: rule.rate for name, rule in rules(bert, [method]).items()}
+    ends = [name for name in found if ".lora_E." in name]
+    assert len(ends) == 18 and {found[n] for n in ends} == {7.0}
+    assert {found[n] for n in found if n not in ends and n.startswith("body.")} == {1.0}
 
 
 def test_folding_adds_the_formula(bert: Model, texts: Batch, facts: Facts) -> None:

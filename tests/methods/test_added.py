@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainformer.core.batch import Batch, cut
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model
+from trainformer.engine.optim import rules
 from trainformer.methods import ia3
 from trainformer.methods.adapter import Adapter
 from trainformer.methods.ia3 import Ia3
@@ -37,6 +38,18 @@ def disturb(model: Model) -> None:
 def alone(model: Model, batch: Batch) -> Tensor:
     """Each example by itself."""
     return torch.cat([model(each) for each in cut(batch, len(batch))])
+
+
+@pytest.mark.parametrize(
+    ("method", "times"), [(Adapter(width=2), 3.0), (Adapter(width=2, fuse=2), 1.0), (Prefix(length=2), 40.0)]
+)
+def test_what_is_added_has_its_rate_and_the_head_the_usual_one(bert: Model, method: Method, times: float) -> None:
+    method.extend(bert)
+    found = {name: rule.rate for name, rule in rules(bert, [method, Lora()]).items()}
+    assert {rate for name, rate in found.items() if name.startswith("body.")} == {times}
+    assert {rate for name, rate in found.items() if name.startswith("head.")} == {
+        1 / max(type(method).rate_factor, Lora.rate_factor)
+    }
 
 
 # Prefix

@@ -8,6 +8,8 @@ import torch
 from trainformer.core.batch import Batch
 from trainformer.core.errors import MissingExtra, UserError
 from trainformer.core.roles import Model
+from trainformer.engine.optim import rules
+from trainformer.methods.adalora import Adalora
 from trainformer.methods.lora import Lora
 
 pytest.importorskip("peft", reason="LoRA needs the extra 'peft'")
@@ -33,6 +35,14 @@ def test_only_the_changes_and_the_head_are_trained(stack: Model, batch: Batch) -
     assert all("lora_" in name for name in names if name != "head.weight")
     assert not any("pooler" in name for name in names), "only the layers, where targets are not given"
     assert torch.equal(stack.eval()(batch), before)
+
+
+def test_the_head_learns_at_the_usual_rate(stack: Model) -> None:
+    method = Lora(rank=1)
+    method.extend(stack)
+    found = {name: rule.rate for name, rule in rules(stack, [method, Adalora()]).items()}
+    assert found.pop("head.weight") == pytest.approx(1 / Lora.rate_factor), "not twice, whoever asks"
+    assert set(found.values()) == {1.0}
 
 
 def test_folding_gives_the_librarys_own_outputs_and_the_plain_names(stack: Model, batch: Batch) -> None:

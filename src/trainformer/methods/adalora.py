@@ -7,22 +7,25 @@ from torch import Tensor
 
 from trainformer.core.batch import Batch
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Facts, Grad, Method, Model
+from trainformer.core.roles import Facts, Grad, Method, Model, Rule
 from trainformer.nn import peft_layers
-from trainformer.nn.rank_budget import RankBudget, apart
+from trainformer.nn.rank_budget import RankBudget, apart, start_orthogonal
+from trainformer.nn.surgery import faster, usual_head
 
 
 class Adalora(Method):
     """Train low-rank changes in the form of an SVD, and move their ranks to the layers where they matter most.
 
-    Inputs: the linear layers of the body. Gives: `W x + (alpha / initial) * B diag(E) A x`, A "R D", B "D R", E "R"; from an
-    initial rank each, the least important of all E are set to 0 until `rank` a layer are left on the average.
+    Inputs: the linear layers of the body. Gives: `W x + (alpha / initial) * B diag(E) A x`, A "R D" and B "D R"
+    orthogonal and E "R" zero at first; from an initial rank each, the least important of all E are set to 0 until `rank` a
+    layer are left on the average.
 
     When: as `lora`, where layers need change unequally; in fewer than some hundred steps there is little time to move ranks.
     Cost: as `lora` of the initial rank, and a running mean of each gradient.
     With: what `lora` goes well with; an average of weights (`ema`) keeps traces of what was cut, and a best epoch before `end`
     has more ranks than were asked for.
     See: Zhang et al. 2023, arXiv:2303.10512.
+    Command: --method adalora --method ema
     """
 
     rate_factor: ClassVar[float] = 10.0
@@ -49,6 +52,9 @@ class Adalora(Method):
     orthogonal: float = Field(0.5, ge=0)
     """Weight of what keeps A and B orthogonal: the mean norm of `A A' - 1` and `B' B - 1`, not squared, as the authors' code."""
 
+    rate: float = Field(30.0, gt=0)
+    """Times the run's rate at which E learns: A and B have length 1, and can only turn."""
+
     _budget: RankBudget | None = PrivateAttr(None)
 
     def extend(self, model: Model) -> None:
@@ -63,10 +69,15 @@ class Adalora(Method):
         peft_layers.require_room(model.body, chosen, initial, "adalora.initial" if self.initial else "adalora.rank")
         scale = {"init_r": initial, "target_r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout}
         peft_layers.inject(model.body, "AdaLoraConfig", chosen, total_step=1, **scale)
+        start_orthogonal(peft_layers.triplets(model.body))
 
     def prepare(self, model: Model, facts: Facts) -> None:
         phases = (int(self.begin * facts.steps), max(1, int(self.end * facts.steps)), self.every)
         self._budget = RankBudget(peft_layers.triplets(model.body), self.rank, phases, self.smooth)
+
+    def groups(self, model: Model, rules: dict[str, Rule]) -> None:
+        faster(rules, ".lora_E.", self.rate)
+        usual_head(rules, self.rate_factor)
 
     def wrap_grad(self, grad: Grad, model: Model) -> Grad:
         """The pull to orthogonality is added once a step, after the sum over micro-batches; the loss told is the task's."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from trainformer.bundle import adapters
 from trainformer.core.errors import UserError
 from trainformer.core.files import check_manifest
-from trainformer.core.roles import Method, Model
+from trainformer.core.roles import Method, Model, Rule
 from trainformer.nn.bottleneck import Bottleneck, Fusion
-from trainformer.nn.surgery import add, endings, never_train
+from trainformer.nn.surgery import add, endings, faster, never_train, usual_head
 
 HERE = "body.added.adapter."
 
@@ -24,10 +24,12 @@ class Adapter(Method):
     first.
 
     When: several tasks on one base with small files, or trained ones to combine (`fuse`); to ship a plain model take `lora`.
-    Cost: 2 D width parameters a bottleneck, which stay in the bundle and run at prediction.
+    Cost: 2 D width parameters a bottleneck, which stay in the bundle, run at prediction, and learn at 30 times the rate of the
+    head.
     With: `lora`, `bitfit`, and every method that changes the loss.
     See: Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00052; fusion: 2021, arXiv:2005.00247.
     Houlsby et al. train the norms too; here they stay as they were.
+    Command: --method adapter --method ema
     """
 
     rate_factor: ClassVar[float] = 10.0
@@ -39,6 +41,9 @@ class Adapter(Method):
     """After attention and feed-forward (houlsby), or after the feed-forward alone (pfeiffer)."""
     fuse: list[str] | int = Field(default_factory=list)
     """Bundles of trained adapters to combine (AdapterFusion): they stay frozen, attention over them is trained; or how many."""
+
+    rate: float = Field(3.0, gt=0)
+    """Times the run's rate at which the bottlenecks learn; the attention of `fuse` learns at the run's."""
 
     def extend(self, model: Model) -> None:
         """Raises UserError for a bottleneck that is wider than the model, and where there are no such layers."""
@@ -62,6 +67,11 @@ class Adapter(Method):
         never_train(body, [p for n, p in kept.named_parameters() if ".each." in n])
         for name, layer in zip(places, layers, strict=True):
             body.get_submodule(name).register_forward_hook(layer.after)
+
+    def groups(self, model: Model, rules: dict[str, Rule]) -> None:
+        if not self.fuse:
+            faster(rules, ".added.adapter.", self.rate)
+        usual_head(rules, self.rate_factor)
 
     def _trained(self, folder: Path, model: Model) -> dict[str, Tensor]:
         """The bottlenecks of a bundle, whose width and style become those of all."""

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr
 
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Method, Model
+from trainformer.core.roles import Method, Model, Rule
 from trainformer.models import peft_files
 from trainformer.nn import peft_layers
+from trainformer.nn.surgery import usual_head
 
 TWICE = "both change the same matrices, and peft folds one change a matrix"
 
@@ -23,6 +24,7 @@ class Lora(Method):
     Cost: a few percent of the memory for gradients and optimiser; the backward pass runs through all layers as ever.
     With: every method.
     See: Hu et al. 2022, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732.
+    Command: --method lora --method ema
     """
 
     rate_factor: ClassVar[float] = 10.0
@@ -59,6 +61,9 @@ class Lora(Method):
 
         if self.start is not None:
             self._head = peft_files.start(model, Path(self.start), "lora.start")
+
+    def groups(self, model: Model, rules: dict[str, Rule]) -> None:
+        usual_head(rules, self.rate_factor)
 
     def _follow(self, folder: Path, model: Model) -> None:
         """Takes the settings of a peft folder for its own."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model, Rule
-from trainformer.nn.surgery import add, faster
+from trainformer.nn.surgery import add, faster, usual_head
 
 
 class Prefix(Method):
@@ -18,9 +18,10 @@ class Prefix(Method):
     packed models, without a token more.
 
     When: one base serves many tasks, each with a small file and no matrix changed.
-    Cost: 2 P D parameters a layer, a little attention; it stays in the bundle, and learns at twenty times the rate of the head.
+    Cost: 2 P D parameters a layer, a little attention; it stays in the bundle, and learns at 200 times the rate of the head.
     With: `lora`, `bitfit`, and every method that changes the loss.
     See: Li and Liang 2021, arXiv:2101.00190; in each layer: Liu et al. 2022, arXiv:2110.07602.
+    Command: --method prefix --method ema
     """
 
     rate_factor: ClassVar[float] = 5.0
@@ -29,7 +30,7 @@ class Prefix(Method):
     length: int = Field(16, ge=1)
     """How many keys and values are learned in each layer."""
 
-    rate: float = Field(20.0, gt=0)
+    rate: float = Field(40.0, gt=0)
     """Times the run's rate at which the keys and values learn."""
 
     def extend(self, model: Model) -> None:
@@ -50,6 +51,7 @@ class Prefix(Method):
 
     def groups(self, model: Model, rules: dict[str, Rule]) -> None:
         faster(rules, ".added.prefix.", self.rate)
+        usual_head(rules, self.rate_factor)
 
 
 class _KeysValues(nn.Module):

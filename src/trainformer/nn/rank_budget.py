@@ -20,6 +20,13 @@ class Triplet:
     b: nn.Parameter
 
 
+def start_orthogonal(triplets: list[Triplet]) -> None:
+    """A with orthogonal rows and B with orthogonal columns, all of length 1, as in a singular value decomposition."""
+    for triplet in triplets:
+        nn.init.orthogonal_(triplet.a)
+        nn.init.orthogonal_(triplet.b)
+
+
 def apart(triplets: list[Triplet]) -> Tensor:
     """How far A and B are from orthogonal: the mean of `|A A' - 1|` and `|B' B - 1|` (Frobenius) over the layers."""
     norms = [torch.linalg.norm(m - torch.eye(len(m), device=m.device)) for t in triplets for m in (t.a @ t.a.T, t.b.T @ t.b)]

@@ -78,6 +78,16 @@ def faster(rules: dict[str, Rule], mark: str, times: float) -> None:
             rule.rate *= times
 
 
+def usual_head(rules: dict[str, Rule], times: float) -> None:
+    """Leaves the head at the usual rate where a method asks for so many times that rate for what it adds.
+
+    The head starts fitted (a linear probe, or a layer that is the identity), and at a high rate it would leave that start.
+    """
+    for name, rule in rules.items():
+        if name.startswith("head."):
+            rule.rate = min(rule.rate, 1 / times)
+
+
 def linears(body: Body) -> dict[str, Any]:
     """The linear layers of the body itself by name, each with what wraps it; what methods added is left out."""
     found: dict[str, Any] = {}
