@@ -58,7 +58,8 @@ Where to begin:
 - A small model beside a better, slower one: `distil`. A group that must not be left behind: `group_dro`.
 
 What trains few weights has a rate of its own, a multiple of the recipe's, which is said before training; `train.lr` overrides it.
-With `lora`, `adalora`, `adapter` and `prefix` the head keeps the recipe's: it starts fitted, and at theirs it leaves that start.
+With `lora`, `adalora`, `adapter` and `prefix` the head learns at a tenth of the run's rate (a fifth with `prefix`), which is the
+recipe's unless `train.lr` says otherwise: it starts fitted, and at theirs it leaves that start.
 Label smoothing, focal loss and class weights are settings of the tasks ([settings.md](settings.md)). What was measured stands
 [at the end](#measured).
 """

@@ -116,6 +116,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "choices": "a;b", "answer": 0}, r"line 2: 'choices' is 'a;b', not two texts or more. Write it as a list"),
     ({"prompt": "x", "choices": [" a", " b"], "answer": 2}, r"line 2: the label 'answer' is 2, none of the choices. .* 0 to 1"),
     ({"prompt": "x", "choices": [" a", " b"], "answer": True}, r"line 2: the label 'answer' is True, none of the choices"),
+    ({"prompt": "x", "choices": [" \ud800", " b"], "answer": 0}, r"line 2: 'choices' holds half of a character"),
     ({"prompt": "x", "choices": [" a", ""], "answer": 0}, r"line 2: a choice has no token"),
     (
         {"prompt": "film " * 1200, "choices": [" a", " b"], "answer": 0},

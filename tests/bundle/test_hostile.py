@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from trainformer.bundle import Bundle
+from trainformer.bundle.refusing import bounded
 from trainformer.core.errors import UserError
 from trainformer.core.files import MANIFEST, write_json, write_manifest
 from trainformer.serve.copies import adopt
@@ -29,6 +33,24 @@ class Payload:
 
 
 PICKLE = pickle.dumps(Payload())
+
+
+def test_a_table_that_is_tied_counts_once(tmp_path: Path) -> None:
+    """Stored once, registered three times: as the embedding, as the head's own, and as the head's in place of that."""
+
+    def build() -> nn.Module:
+        model = nn.Module()
+        model.table = nn.Embedding(1100, 1000)
+        model.head = nn.Linear(1000, 1100, bias=False)
+        for _ in range(2):
+            model.head.weight = model.table.weight
+        return model
+
+    save_file({"table.weight": torch.zeros(1100, 1000, dtype=torch.uint8)}, tmp_path / "model.safetensors")
+    with bounded(tmp_path):
+        build()
+    with pytest.raises(UserError, match="describes a model of more than"), bounded(tmp_path):
+        [build(), build()]
 
 
 def put(name: str, data: bytes) -> Harm:

@@ -44,6 +44,12 @@ def test_the_score_is_what_is_lost_without_the_word() -> None:
     assert found["of"] is None and found["words"][0]["score"] == -1.5
 
 
+def test_a_text_of_too_many_words_is_not_copied_for_each(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainformer.serve.explain.without", None)  # called, it would raise
+    response = asked(running, ["a " * 2000])
+    assert response.status_code == 413 and "The texts have 2000 words" in response.json()["error"]["message"]
+
+
 def test_each_word_of_a_text_as_offline(running: Any, offline: Bundle) -> None:
     """Both texts of a request, each with its own words; the rest of the answer is as without."""
     found = asked(running, [TEXT, "bad"]).json()["predictions"]

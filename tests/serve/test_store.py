@@ -88,6 +88,33 @@ def test_an_answer_that_is_added_while_rows_are_written_stays(tmp_path: Path, mo
     store.close()
 
 
+def test_a_write_whose_success_was_not_heard_of_is_done_again(tmp_path: Path) -> None:
+    store = Store.sqlite(tmp_path / "s.sqlite", 100)
+
+    class Deaf:
+        """The first commit is done, and then the connection says that it was not."""
+
+        real, heard = store.connection, False
+
+        def commit(self) -> None:
+            self.real.commit()
+            if not self.heard:
+                self.heard = True
+                raise sqlite3.OperationalError("the connection was lost")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+    store.connection = Deaf()
+    store.add("m", "v", answers_of([0, 1]))
+    with pytest.raises(sqlite3.OperationalError, match="lost"):
+        store.flush()
+    store.add("m", "v", answers_of([2]))
+    store.flush()
+    assert store._new == [] and known_of(store, 3) == [0, 1, 2]
+    store.close()
+
+
 def test_scores_of_numbers_and_of_label_sets(tmp_path: Path) -> None:
     store = Store.sqlite(tmp_path / "s.sqlite", 100)
     store.add("n", "v", [{"id": "a", "label": 2.0, "score": None}, {"id": "b", "label": 5.0, "score": None}])

@@ -12,6 +12,8 @@ from trainformer.bundle import Bundle
 from trainformer.core.errors import UserError
 from trainformer.core.files import check_manifest
 from trainformer.serve.copies import adopt
+from trainformer.serve.models import Models
+from trainformer.serve.process import Lost
 from trainformer.serve.versions import opened
 
 TEXT = "a good film"
@@ -180,6 +182,51 @@ def test_a_copy_stays_when_the_folder_goes(folder: Path, tmp_path: Path) -> None
     assert Bundle.open(kept).predict(TEXT)[0]["label"] in ("bad", "good", "so-so")
     with pytest.raises(UserError, match="no such folder"):
         adopt(folder, tmp_path / "state")
+
+
+def test_a_folder_that_is_replaced_while_it_is_copied(folder: Path, other: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Id and copy are of one bundle: of the one that was copied."""
+    real = shutil.copytree
+
+    def copytree(source: Path, target: Path, **how: Any) -> None:
+        shutil.rmtree(source)
+        real(other, source)
+        real(source, target, **how)
+
+    monkeypatch.setattr("trainformer.serve.copies.shutil.copytree", copytree)
+    id_, kept = adopt(folder, tmp_path / "state")
+    monkeypatch.undo()
+    assert (id_, kept) == adopt(other, tmp_path / "state")
+    assert [p.name for p in (tmp_path / "state" / "versions").iterdir()] == [id_]
+
+
+def test_a_reload_that_fails_leaves_the_copy_that_another_starts_from(
+    running: Any, folder: Path, other: Path, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two names are given the same new bundle at once, and one of the two processes does not start."""
+    second = make()
+    swap = Models._swap
+
+    async def failing(self: Models, served: Any, *new: Any) -> None:
+        if served.name == "broken":
+            await asyncio.sleep(0.2)
+            raise Lost("it does not start")
+        await asyncio.sleep(0.5)
+        await swap(self, served, *new)
+
+    monkeypatch.setattr(Models, "_swap", failing)
+
+    async def main() -> Any:
+        async with running({"reviews": folder, "broken": second}) as it:
+            for old in (folder, second):
+                replace(old, other)
+            asked = [it.client.post(f"/v1/models/{name}:reload", json={}) for name in ("reviews", "broken")]
+            found = await asyncio.gather(*asked)
+            current = it.service.models.find("reviews").current
+            check_manifest(current.folder)
+            return [response.status_code for response in found], (await said(it))[0] == current.id
+
+    assert asyncio.run(main()) == ([200, 409], True)
 
 
 def test_copies_that_nothing_can_come_back_to_are_removed(running: Any, folder: Path, other: Path, make: Any) -> None:

@@ -13,7 +13,7 @@ from trainformer.bundle.outputs import batches_of, is_padded
 from trainformer.core.batch import Encoded, Part, Row
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError, nearest
-from trainformer.data.columns import choose, text_of
+from trainformer.data.columns import choose, refuse_surrogates, text_of
 from trainformer.data.read import open_source
 from trainformer.nn.writing import Writing
 
@@ -110,6 +110,8 @@ def _choices(row: Row, column: str) -> tuple[str, ...]:
     if not isinstance(found, list | tuple) or len(found) < 2 or not all(isinstance(each, str) for each in found):
         fix = "Write it as a list, in .jsonl or .parquet."
         raise UserError(f"'{column}' is {found!r:.60}, not two texts or more.", where=row.where, fix=fix)
+    for each in found:
+        refuse_surrogates(each, row, column)
     return tuple(found)
 
 

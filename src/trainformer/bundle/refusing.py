@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils.weak import WeakIdKeyDictionary
 
 from trainformer.core.errors import UserError
 from trainformer.core.files import RESTORE, check_manifest
@@ -25,7 +26,8 @@ def inspect(folder: Path) -> None:
     """Looks at every file of a bundle before anything is built. Raises UserError for what does harm, or could."""
     check_manifest(folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        kind = "a pickle, which may run code when it is read" if path.suffix in PICKLES else "code" if path.suffix in CODE else ""
+        suffix = path.suffix.lower()
+        kind = "a pickle, which may run code when it is read" if suffix in PICKLES else "code" if suffix in CODE else ""
         if kind:
             raise UserError(f"it is {kind}; a bundle holds data alone.", where=str(path), fix="Take a bundle without it.")
         if path.name in DESCRIPTIONS:
@@ -55,8 +57,8 @@ def reading(where: Path) -> Iterator[None]:
     """Inside, what goes wrong while a stranger's files are read is said as a refusal of them."""
     try:
         yield
-    except (UserError, ImportError):
-        raise
+    except (UserError, ImportError, MemoryError, PermissionError):
+        raise  # not the bundle's doing
     except Exception as error:  # any: a number in the place of a name fails wherever a library first uses it
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"it cannot be read: {type(error).__name__}: {first:.200}", where=str(where), fix=RESTORE) from error
@@ -67,11 +69,13 @@ def bounded(folder: Path) -> Iterator[None]:
     """Inside, this thread builds no model that is much larger than the weights of a folder, whatever its description says."""
     stored = sum(_numbers(path) for path in folder.rglob("*.safetensors"))
     built, mine = 0, threading.get_ident()
+    seen = WeakIdKeyDictionary()
 
     def see(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal built
-        if parameter is None or threading.get_ident() != mine:
-            return
+        if parameter is None or threading.get_ident() != mine or parameter in seen:
+            return  # a table that is tied to the head is registered twice, and is there once
+        seen[parameter] = True
         built += parameter.numel()
         if built > 2 * stored + SPARE:
             what = f"it describes a model of more than {built:,} numbers, and {stored:,} are stored in it."

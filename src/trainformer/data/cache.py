@@ -218,7 +218,7 @@ def _append(files: Mapping[str, BinaryIO], make: Iterable[tuple[Encoded, int]], 
             waiting[name].append(value)
         parts, classes = len(item.parts), item.target.dtype == torch.long
         examples += 1
-        if len(waiting["ids"]) >= CHUNK_TOKENS:
+        if max(map(len, waiting.values())) >= CHUNK_TOKENS:
             write()
     write()
     return {"examples": examples, "parts": parts, "classes": classes}

@@ -168,7 +168,7 @@ def example(row: Row, columns: Columns, task: Task, number: int, labelled: bool 
     if label is None:
         raise UserError(f"the label '{columns.label}' is null.", where=row.where, fix="Give the row a label or remove it.")
     if isinstance(label, str):
-        _refuse_surrogates(label, row, str(columns.label))
+        refuse_surrogates(label, row, str(columns.label))
     weight = 1.0 if columns.weight is None else _weight(row, columns.weight)
     try:
         return task.parse(texts, label, row=number, weight=weight)
@@ -191,11 +191,11 @@ def text_of(row: Row, column: str) -> str:
         shown = "null" if value is None else f"{type(value).__name__} ({value!r:.40})"
         fix = "Give it a text or remove the row." if value is None else 'Write it as a string, "in quotes".'
         raise UserError(f"the text '{column}' is {shown}, not a string.", where=row.where, fix=fix)
-    _refuse_surrogates(value, row, column)
+    refuse_surrogates(value, row, column)
     return value
 
 
-def _refuse_surrogates(value: str, row: Row, column: str) -> None:
+def refuse_surrogates(value: str, row: Row, column: str) -> None:
     """JSON can spell half of a character (\\ud83d), which no file or tokenizer can hold."""
     try:
         value.encode("utf-8")

@@ -21,21 +21,23 @@ def adopt(source: Path, state: Path) -> tuple[str, Path]:
     if links:
         raise UserError("it is a link; a bundle holds files alone.", where=str(links[0]), fix="Copy the file itself.")
     inspect(source)
-    id_ = hashlib.sha256((source / MANIFEST).read_bytes()).hexdigest()[:12]
-    target = state / "versions" / id_
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{id_}.", dir=target.parent))
-        try:
-            shutil.copytree(source, beside, dirs_exist_ok=True)
-            check_manifest(beside)  # the source may have been written to meanwhile
+    versions = state / "versions"
+    versions.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".", dir=versions))
+    try:
+        shutil.copytree(source, beside, dirs_exist_ok=True)
+        inspect(beside)  # the source may have been replaced meanwhile: what counts is what was copied
+        id_ = hashlib.sha256((beside / MANIFEST).read_bytes()).hexdigest()[:12]
+        target = versions / id_
+        if target.exists():
+            check_manifest(target)
+        else:
             beside.rename(target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    check_manifest(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return id_, target
 
 
 def kept(state: Path) -> set[Path]:
     """The copies below `state`."""
-    return set((state / "versions").glob("*"))
+    return set((state / "versions").glob("[!.]*"))

@@ -88,6 +88,8 @@ class Models:
         self.state, self.settings, self.make, self.seen = state, settings, make, seen
         self.served: dict[str, Served] = {}
         self._aside: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+        """One reload at a time: what one that fails takes away may be the copy that another starts from."""
 
     def add(self, name: str, source: Path, shadow: Path | None = None) -> None:
         """Reads a bundle; its process starts with `start`. Raises UserError for what is no bundle."""
@@ -139,7 +141,7 @@ class Models:
         Raises Refusal (409) if it cannot be opened: then the present version goes on.
         """
         served = self.find(name)
-        async with self._alone(served):
+        async with self._alone(served), self._reloading:
             new: tuple[str, Path] | None = None
             try:
                 new = await asyncio.to_thread(adopt, served.source, self.state)

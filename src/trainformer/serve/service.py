@@ -90,10 +90,11 @@ class Service:
             seconds = min(seconds, asked.deadline_ms / 1000)
         deadline = asyncio.get_running_loop().time() + seconds
         words = [explain.words(each) for each in texts] if asked.explain else []
-        less = [explain.without(each, word) for each, found in zip(texts, words, strict=bool(words)) for word in found]
-        if len(less) > self.settings.texts:
-            message = f"The texts have {len(less)} words, and at most {self.settings.texts} are explained; send fewer at a time."
+        count = sum(map(len, words))  # before a text is copied once for each of its words
+        if count > self.settings.texts:
+            message = f"The texts have {count} words, and at most {self.settings.texts} are explained; send fewer at a time."
             raise Refusal(413, "too_many_texts", message)
+        less = [explain.without(each, word) for each, found in zip(texts, words, strict=bool(words)) for word in found]
         version, reads, answers, others = await self._answers(served, texts, less, asked.truncate, deadline)
         id_ = secrets.token_hex(8)
         self._note(id_, served.name, texts, reads)

@@ -18,7 +18,10 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS feedback (id TEXT PRIMARY KEY, at DOUBLE PRECISION, label TEXT)",
     "CREATE TABLE IF NOT EXISTS alerts (at DOUBLE PRECISION, name TEXT, message TEXT, value DOUBLE PRECISION)",
 )
-PREDICTED = "INSERT INTO predictions (id, at, model, version, label, score) VALUES (?, ?, ?, ?, ?, ?)"
+PREDICTED = (
+    "INSERT INTO predictions (id, at, model, version, label, score) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO NOTHING"  # a write whose success was not heard of is done again
+)
 TRUE = (
     "INSERT INTO feedback (id, at, label) VALUES (?, ?, ?)"
     " ON CONFLICT (id) DO UPDATE SET at = excluded.at, label = excluded.label"
