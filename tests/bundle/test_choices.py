@@ -50,7 +50,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def peer(bundle: Path) -> Callable[[str, int], tuple[list[float], list[int]]]:
+def peer(bundle: Path) -> Callable[[str], tuple[list[float], list[int]]]:
     """The library's log-likelihood of each token of a text, where each token ends in the text, by the text alone."""
     model = transformers.AutoModelForCausalLM.from_pretrained(bundle).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(bundle)
@@ -62,7 +62,7 @@ def peer(bundle: Path) -> Callable[[str, int], tuple[list[float], list[int]]]:
             log_p = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         return [float(log_p[k, ids[k + 1]]) for k in range(len(ids) - 1)], [end for _, end in made["offset_mapping"]]
 
-    return told  # type: ignore[return-value]
+    return told
 
 
 def test_likelihoods_are_the_librarys(bundle: Path, peer: Any) -> None:

@@ -17,7 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 np = pytest.importorskip("numpy")
 
 from trainformer.compress.products import column_sizes, groups, integers  # noqa: E402 (they stand below what they need)
-from trainformer.models.onnx import GRAPH  # noqa: E402
+from trainformer.models.onnx import GRAPH  # noqa: E402 (as above)
 
 TEXTS = ["w1 w2 w3", "w4", "w5 " * 60, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
 

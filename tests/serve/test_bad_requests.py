@@ -199,7 +199,7 @@ def fuzzed(document: dict[str, Any], count: int) -> list[tuple[bool, Any]]:
     schemathesis = pytest.importorskip("schemathesis", reason="pip install schemathesis")
     import requests
 
-    @schemathesis.serializer(LINES)  # type: ignore[untyped-decorator]
+    @schemathesis.serializer(LINES)  # type: ignore[untyped-decorator]  # it comes without types
     def as_it_is(_: Any, value: Any) -> bytes:
         return value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
 

@@ -36,7 +36,7 @@ class Letters:
 
     begin, end, vocabulary = BEGIN, END, 128
     sentinels: tuple[int, ...] = (FIRST, FIRST - 1, FIRST - 2)
-    specials: dict[int, int] = {1: 1, 2: 2}  # noqa: RUF012
+    specials: dict[int, int] = {1: 1, 2: 2}  # noqa: RUF012 (never changed; the protocol asks for an attribute)
 
     def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
         ids = [i for text in texts for i in [*text, END]]

@@ -98,7 +98,7 @@ class Store:
                 return
             try:
                 self._do(PREDICTED, new, many=True)
-            except Exception:
+            except Exception:  # whatever it was goes on, and what could not be written waits
                 with self._adding:
                     self._new = [*new, *self._new][-self.keep :]
                 raise

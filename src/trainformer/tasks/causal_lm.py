@@ -3,19 +3,17 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from trainformer.core.batch import Batch, Encoded, Example, Part
+from trainformer.core.batch import Encoded, Example, Part
 from trainformer.core.errors import UserError
 from trainformer.core.protocols import Tokens
 from trainformer.core.roles import Decision, Task
 from trainformer.data.encode import require_texts
-from trainformer.losses.classification import cross_entropy, symmetric_kl
+from trainformer.losses.tokens import TokenLoss
 from trainformer.metrics.tokens import TokenScores
-from trainformer.nn.writing import Writing
 
 
-class CausalLm(Writing, Task):
+class CausalLm(TokenLoss, Task):
     """Each token of a text from those before it; every text is a document of its own, and sees no other.
 
     A text that is longer than the model reads goes through it in windows that follow each other, so that every token is told
@@ -44,12 +42,6 @@ class CausalLm(Writing, Task):
             what = f"the prompt has {len(ids)} tokens, and the model reads {limit}: there is no room to go on."
             raise UserError(what, where=f"text {example.row + 1}", fix="Shorten it.")
         return Encoded((Part(torch.tensor(ids), [len(ids)]),), torch.empty(0), example.row, units=0)
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(output, batch.target, smoothing=self.label_smoothing)
-
-    def divergence(self, one: Tensor, other: Tensor) -> Tensor:
-        return symmetric_kl(one, other)
 
     def metric(self, decision: Decision | None = None) -> TokenScores:
         return TokenScores()

@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from trainformer.core.batch import Batch, Encoded, Example, Part
+from trainformer.core.batch import Encoded, Example, Part
 from trainformer.core.errors import UserError
 from trainformer.core.protocols import Tokens
 from trainformer.core.roles import Decision, Task
@@ -16,12 +15,11 @@ from trainformer.core.seeds import generator
 from trainformer.data.encode import Wrapped, as_part, require_texts
 from trainformer.data.gaps import with_gaps, without_gaps
 from trainformer.data.masking import chunks
-from trainformer.losses.classification import cross_entropy, symmetric_kl
+from trainformer.losses.tokens import TokenLoss
 from trainformer.metrics.tokens import TokenScores
-from trainformer.nn.writing import Writing
 
 
-class Denoising(Writing, Task):
+class Denoising(TokenLoss, Task):
     """Fill gaps in plain texts: pre-training of an encoder-decoder, or more of it on your own texts.
 
     The source is a text with spans taken out, each marked by a token of its own; the target is each mark with its span. Where
@@ -105,12 +103,6 @@ class Denoising(Writing, Task):
 
     def _mark(self, sentinel: int) -> str:
         return f"<extra_id_{self.tokens.sentinels.index(sentinel)}>"
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(output, batch.target, smoothing=self.label_smoothing)
-
-    def divergence(self, one: Tensor, other: Tensor) -> Tensor:
-        return symmetric_kl(one, other)
 
     def metric(self, decision: Decision | None = None) -> TokenScores:
         return TokenScores()

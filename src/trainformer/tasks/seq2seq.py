@@ -5,20 +5,18 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from trainformer.core.batch import Batch, Encoded, Example, Part
+from trainformer.core.batch import Encoded, Example, Part
 from trainformer.core.errors import UserError
 from trainformer.core.protocols import Tokens
 from trainformer.core.roles import Decision, Task
 from trainformer.data.encode import as_part, require_texts
-from trainformer.losses.classification import cross_entropy, symmetric_kl
+from trainformer.losses.tokens import TokenLoss
 from trainformer.metrics.tokens import TokenScores
 from trainformer.metrics.written import Tokenize, scorers, written_scores
-from trainformer.nn.writing import Writing
 
 
-class Seq2seq(Writing, Task):
+class Seq2seq(TokenLoss, Task):
     """A target text from a source text; each target token is learnt from the source and the true tokens before it."""
 
     pair: ClassVar[bool] = True
@@ -70,12 +68,6 @@ class Seq2seq(Writing, Task):
             raise _too_long("source", len(pieces) + tokens.specials[1], limit)
         ids, _ = tokens.wrap(pieces[:room])
         return as_part([(ids or [self.marks[1]], [])]), max(0, len(pieces) - room)
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(output, batch.target, smoothing=self.label_smoothing)
-
-    def divergence(self, one: Tensor, other: Tensor) -> Tensor:
-        return symmetric_kl(one, other)
 
     def metric(self, decision: Decision | None = None) -> TokenScores:
         return TokenScores()
