@@ -1,6 +1,9 @@
 """A tokenizer of letters, and the way from rows to a batch."""
 
+import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +55,29 @@ def batch_of(tokens: Letters) -> Callable[[Task, list[Any]], Batch]:
         return pack([task.encode(e, tokens.pieces(e.texts), tokens, 16) for e in examples])
 
     return make
+
+
+@pytest.fixture
+def broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`broken_off(rows, 9, **given)`: a run that Ctrl-C ends in that step and that goes on ends with the bits of a whole one."""
+    from trainformer import train
+    from trainformer.callbacks.console import Console
+    from trainformer.engine.limits import Interrupted
+
+    def compare(rows: Any, step: int, **given: Any) -> None:
+        train(rows, out=tmp_path / "whole", **given)
+        told = Console.on_step
+
+        def halting(self: Console, report: Any) -> None:
+            told(self, report)
+            if report.step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(Console, "on_step", halting)
+            train(rows, out=tmp_path / "broken", **given)
+        train(out=tmp_path / "broken", resume=True)
+        one, other = (tmp_path / name / "bundle" / "model.safetensors" for name in ("whole", "broken"))
+        assert one.read_bytes() == other.read_bytes()
+
+    return compare

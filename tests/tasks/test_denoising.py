@@ -3,7 +3,6 @@ same bits; and the way from plain texts to a translator."""
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import torch
 import transformers
 
-from trainformer import train
 from trainformer.bundle import Bundle
 from trainformer.core.batch import Encoded, pack
 from trainformer.core.errors import UserError
@@ -236,27 +234,10 @@ def test_epochs_differ_and_runs_do_not(tokenizer: Path, rows: str, tmp_path: Pat
 
 
 def test_a_run_that_was_broken_off_ends_in_the_same_bits(
-    tokenizer: Path, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Path, rows: str, tmp_path: Path, broken_off: Callable[..., None]
 ) -> None:
-    from trainformer.engine.limits import Interrupted
-
-    (tmp_path / "halting").mkdir()
-    (tmp_path / "halting" / "off.py").write_text(
-        "import os, signal\nfrom trainformer.core.roles import Callback\n"
-        'class Off(Callback):\n    """Break off."""\n'
-        "    def on_step(self, report):\n        if report.step == 9:\n            os.kill(os.getpid(), signal.SIGINT)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
     settings = {**SMALL, "data.cache": str(tmp_path / "cache"), "train.epochs": 2}
-    given: dict[str, Any] = {"task": "denoising", "model": "t5-tiny", "tokenizer": str(tokenizer), "set": settings}
-    train(rows, out=tmp_path / "whole", **given)
-    with pytest.raises(Interrupted):
-        train(rows, out=tmp_path / "broken", callback=["halting.off"], **given)
-    train(out=tmp_path / "broken", resume=True)
-    for module in [m for m in sys.modules if m.partition(".")[0] == "halting"]:
-        del sys.modules[module]
-    one, other = (tmp_path / name / "bundle" / "model.safetensors" for name in ("whole", "broken"))
-    assert one.read_bytes() == other.read_bytes()
+    broken_off(rows, 9, task="denoising", model="t5-tiny", tokenizer=str(tokenizer), set=settings)
 
 
 def test_what_is_refused_before_training(

@@ -302,29 +302,10 @@ def test_a_model_without_a_mask_gets_one_which_its_bundle_knows(encoder: Path, r
 
 @pytest.mark.parametrize("words", [{}, {"task.sentences": "next", "task.score_all": True}])
 def test_a_run_that_was_broken_off_ends_in_the_same_bits(
-    encoder: Path, rows: str, tmp_path: Path, words: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    encoder: Path, rows: str, tmp_path: Path, words: dict[str, Any], broken_off: Callable[..., None]
 ) -> None:
-    import sys
-
-    from trainformer.engine.limits import Interrupted
-
-    (tmp_path / "stopping").mkdir()
-    (tmp_path / "stopping" / "off.py").write_text(
-        "import os, signal\nfrom trainformer.core.roles import Callback\n"
-        'class Off(Callback):\n    """Break off."""\n'
-        "    def on_step(self, report):\n        if report.step == 13:\n            os.kill(os.getpid(), signal.SIGINT)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
     settings = {**QUIET, "model.dropout": 0.1, "data.cache": str(tmp_path / "cache"), "train.epochs": 2, **words}
-    given: dict[str, Any] = {"task": "masked_lm", "model": str(encoder), "set": settings}
-    train(rows, out=tmp_path / "whole", **given)
-    with pytest.raises(Interrupted):
-        train(rows, out=tmp_path / "broken", callback=["stopping.off"], **given)
-    train(out=tmp_path / "broken", resume=True)
-    for module in [m for m in sys.modules if m.partition(".")[0] == "stopping"]:
-        del sys.modules[module]
-    one, other = (tmp_path / name / "bundle" / "model.safetensors" for name in ("whole", "broken"))
-    assert one.read_bytes() == other.read_bytes()
+    broken_off(rows, 13, task="masked_lm", model=str(encoder), set=settings)
 
 
 def test_bad_input(encoder: Path, rows: str, tmp_path: Path) -> None:
