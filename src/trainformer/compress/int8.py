@@ -1,4 +1,4 @@
-"""A float32 graph -> int8 graphs: linear layers by output column and by token, word embeddings by row."""
+"""A float32 graph -> int8 graphs: linear layers by output column and by token, word embeddings by row, attention fused."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from trainformer.compress.attention import fuse
 from trainformer.compress.products import MOST, Group, column_sizes, groups, integers
 from trainformer.core.errors import MissingExtra
 
@@ -16,8 +17,11 @@ LEAST_ROWS = 1024
 class Quantiser:
     """A float32 graph at `path`, with what is known of its activations; writes int8 forms of it in its place."""
 
-    def __init__(self, path: Path, given: Iterable[Mapping[str, Tensor]]):
-        """`given`: padded inputs "S L" whose activations tell how the columns of each product are evened out."""
+    def __init__(self, path: Path, given: Iterable[Mapping[str, Tensor]], longest: int):
+        """`given`: padded inputs "S L" whose activations tell how the columns of each product are evened out.
+
+        `longest`: tokens of the longest sequence that the graph will read.
+        """
         try:
             import onnx
             import onnxruntime  # noqa: F401 (said here that it is missing)
@@ -28,6 +32,7 @@ class Quantiser:
         _fold(path, folded)
         self.proto = onnx.load_model(str(folded))
         folded.unlink()
+        fuse(self.proto, longest, onnx)
         self.groups: list[Group] = groups(self.proto)
         self.columns = column_sizes(self.proto, given, onnx)
 

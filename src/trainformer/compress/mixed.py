@@ -29,7 +29,7 @@ MOST_KEPT = 0.5
 def forms(bundle: Bundle, examples: list[Example], place: Path, say: Callable[[str], None]) -> Iterator[Form]:
     """Forms in PLACE, each written over the one before it; products stay float32 only from the second form on."""
     write_graph(bundle, place, OPSET)
-    quantiser = Quantiser(place / GRAPH, _inputs(bundle, examples[:SEEN_ROWS]))
+    quantiser = Quantiser(place / GRAPH, _inputs(bundle, examples[:SEEN_ROWS]), bundle.limit)
     every = quantiser.groups
     quantiser.write()
     yield *through(bundle, place), [_told([], every)]

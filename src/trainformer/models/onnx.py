@@ -14,6 +14,8 @@ from trainformer.core.roles import Backbone, Method, Model, Task
 from trainformer.models.whole import Whole, whole_model
 
 GRAPH, CONFIG = "model.onnx", "config.json"
+SLOW = ["SkipLayerNormFusion"]
+"""What ONNX Runtime fuses into an operator that takes four times as long on a CPU as those that it stands for."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a graph may ask for, int64 "S L" each; its one output is float32 "S C"."""
 
@@ -68,7 +70,9 @@ class Session:
         options.enable_mem_pattern = False  # it is for one shape; here each batch has another
         options.log_severity_level = 3
         try:
-            self.session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW
+            )
         except Exception as error:  # the library has no class that all of its errors share
             raise UserError(f"ONNX Runtime cannot read it: {str(error).splitlines()[0]:.200}", where=str(path)) from error
         self.inputs = [each.name for each in self.session.get_inputs()]
