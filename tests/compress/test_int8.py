@@ -17,6 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 np = pytest.importorskip("numpy")
 
 from trainformer.compress.products import column_sizes, groups, integers  # noqa: E402 (they stand below what they need)
+from trainformer.compress.roundings import Fixed  # noqa: E402 (as above)
 from trainformer.models.onnx import GRAPH  # noqa: E402 (as above)
 
 TEXTS = ["w1 w2 w3", "w4", "w5 " * 60, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
@@ -122,3 +123,33 @@ def test_what_stays_float32_is_what_helps(make: Any, rows: Any, tmp_path: Path) 
     apart = [mixed._distance(form.raw(examples)[0], right) for _, form, _ in mixed.forms(bundle, examples, tmp_path, print)]
     assert len(apart) == 4, "12 groups: none, 1, 2 and 4 of them; 8 are more than half"
     assert apart[1] < apart[0] and apart[3] < apart[0]
+
+
+def test_scales_can_be_fixed_by_the_rows() -> None:
+    """Then nothing is measured while it runs: numbers that were seen come out nearly as before, larger ones are cut."""
+    proto, _, given = product(np.where(np.arange(32) == 5, 60.0, 1.0))
+    small = onnx.ModelProto()
+    small.CopyFrom(proto)
+    sizes = column_sizes(proto, [{name: torch.from_numpy(array) for name, array in given.items()}], onnx)
+    integers(small, sizes, groups(proto), onnx, Fixed)
+    assert [n.op_type for n in small.graph.node] == ["Mul", "QuantizeLinear", "MatMulIntegerToFloat"]
+    right, found = run(proto, given), run(small, given)
+    real = given["attention_mask"].astype(bool)
+    assert (found[0, 0] == 0).all() and np.abs(found - right)[real].mean() < 0.03 * np.abs(right)[real].mean()
+    assert np.abs(found[1, 7]).max() < 1e-2 * np.abs(right[1, 7]).max(), "a padding of 1e6 was not seen"
+
+
+def test_static_is_a_bundle_behind_the_same_gate(make: Any, rows: Any, cli: Any, tmp_path: Path) -> None:
+    folder, out = make(), tmp_path / "q"
+    data = rows(folder)
+    words = ["compress", folder, "--to", "int8", "--calibration", "static", "--data", data]
+    done = cli(*words, "--max-loss", 100, "--out", out)
+    assert done.code == 0 and "activations int8 with scales fixed by the rows" in done.err, done.err
+    proto = onnx.load(str(out / GRAPH))
+    kinds = [n.op_type for n in proto.graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 18 and kinds.count("QuantizeLinear") == 12
+    before, after = Bundle.open(folder).logits(TEXTS), Bundle.open(out).logits(TEXTS)
+    assert 0 < (after - before).square().mean() < 0.05 * before.square().mean()
+    assert json.loads((out / "compress.json").read_text())["asked"]["calibration"] == "static"
+    done = cli("compress", folder, "--calibration", "static", "--layers", 2, "--data", data, "--out", tmp_path / "x")
+    assert done.code == 2 and "--calibration: it tells how products of 8 bits are made. Add --to int8." in done.err

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,8 @@ def test_every_command_runs(page: Path, place: Path, cli: Callable[..., Any], mo
         if block.kind == "python" and block.text.startswith("from trainformer import"):
             exec(compile(block.text, name(page), "exec"), {})
         for command in block.commands if block.kind == "sh" else []:
+            if "openvino" in command and find_spec("openvino") is None:
+                continue  # an extra: tests/compress/test_openvino.py is skipped then and says so
             if command.startswith("trainformer "):
                 words = quick(shlex.split(command)[1:])
                 unfinish(words)

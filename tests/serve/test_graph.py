@@ -24,11 +24,12 @@ def test_a_body_without_states_is_not_watched(bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_graph_is_served(bundle: Path, running: Any, cli: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_graph_is_served(to: str, bundle: Path, running: Any, cli: Any, tmp_path: Path) -> None:
     """Each batch is asked for a state; all are answered, as by the bundle that the graph was made of."""
-    for name in ("onnxruntime", "onnxscript"):
-        pytest.importorskip(name, reason=f"no {name} here: pip install 'trainformer[onnx]'")
-    done = cli("export", bundle, "--to", "onnx", "--out", tmp_path / "graph")
+    for name in ("onnxscript", {"onnx": "onnxruntime"}.get(to, to)):
+        pytest.importorskip(name, reason=f"no {name} here: pip install 'trainformer[onnx,openvino]'")
+    done = cli("export", bundle, "--to", to, "--out", tmp_path / "graph")
     assert done.code == 0, done.err
 
     async def main() -> Any:

@@ -16,6 +16,8 @@ from trainformer.core.errors import UserError
 from trainformer.core.files import RESTORE, check_manifest
 
 PICKLES = {".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+NUMBERS = {"openvino_model.bin"}
+"""Numbers without a form of their own, which a description beside them tells: nothing takes them for a pickle."""
 CODE = {".dll", ".dylib", ".exe", ".pth", ".py", ".pyc", ".pyd", ".sh", ".so"}
 DESCRIPTIONS = ("config.json", "tokenizer_config.json")
 SPARE = 1_000_000
@@ -27,7 +29,8 @@ def inspect(folder: Path) -> None:
     check_manifest(folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         suffix = path.suffix.lower()
-        kind = "a pickle, which may run code when it is read" if suffix in PICKLES else "code" if suffix in CODE else ""
+        pickle = suffix in PICKLES and path.name not in NUMBERS
+        kind = "a pickle, which may run code when it is read" if pickle else "code" if suffix in CODE else ""
         if kind:
             raise UserError(f"it is {kind}; a bundle holds data alone.", where=str(path), fix="Take a bundle without it.")
         if path.name in DESCRIPTIONS:

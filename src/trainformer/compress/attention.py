@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy
 
-CONTRIB = "com.microsoft"
-"""The domain of ONNX Runtime's own operators."""
+from trainformer.compress.products import declare
+from trainformer.compress.roundings import CONTRIB
+
 MASK, MASK_WHOLE, UNPADDED = "attention_mask", "attention_mask_int32", "no_row_is_padded"
 HIDDEN = -1e4
 """A score to which less than this is added is hidden."""
@@ -72,14 +73,8 @@ def fuse(proto: Any, longest: int, onnx: Any) -> int:
         spelt = fused.get(node.output[0])
         nodes.append(_operator(spelt, onnx) if spelt else node)
     _replace(proto.graph, _needed(nodes, {each.name for each in proto.graph.output}))
-    own_operators(proto, onnx)
+    declare(proto, CONTRIB, onnx)
     return len(fused)
-
-
-def own_operators(proto: Any, onnx: Any) -> None:
-    """Says that the graph has operators of ONNX Runtime's own."""
-    if CONTRIB not in {each.domain for each in proto.opset_import}:
-        proto.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
 
 
 def _spelt_out(graph: Graph, softmax: Any) -> list[Attention]:

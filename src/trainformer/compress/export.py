@@ -9,7 +9,8 @@ from torch import Tensor
 from trainformer.bundle import Bundle, adapters
 from trainformer.bundle.writing import write
 from trainformer.compress.check import require_same
-from trainformer.compress.graph import Padded, refuse_added, through, write_graph
+from trainformer.compress.graph import OPSET, Padded, refuse_added, through, write_graph
+from trainformer.compress.ir import write_ir
 from trainformer.compress.smaller import contents, pages_of, remembered
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
@@ -26,18 +27,20 @@ Check = tuple[Any, DataSettings]
 SENTENCE = "sentence_transformers.models."
 
 
-def to_onnx(bundle: Bundle, folder: Path, out: Path, opset: int, check: Check) -> list[str]:
-    """Writes model.onnx with tokenizer, labels.json and what makes it a bundle; what to say of it.
+def to_graph(bundle: Bundle, folder: Path, out: Path, opset: int | None, check: Check) -> list[str]:
+    """Writes a graph with tokenizer, labels.json and what makes it a bundle: model.onnx, or OpenVINO's where there is no opset.
 
-    Raises UserError, and writes nothing, where the graph does not answer as the bundle does.
+    What to say of it. Raises UserError, and writes nothing, where the graph does not answer as the bundle does.
     """
     refuse_existing(out)
     with tempfile.TemporaryDirectory() as place:
-        write_graph(bundle, Path(place), opset)
-        backbone, graph = through(bundle, Path(place))
+        write_graph(bundle, Path(place), opset or OPSET)
+        if not opset:
+            write_ir(Path(place))
+        backbone, graph = through(bundle, Path(place), "onnx" if opset else "openvino")
         said = require_same(bundle, graph, "the graph", *check)
         write(out, contents(graph, backbone, pages_of(folder, bundle), {}, remembered(folder, graph, [])))
-    return [said, f"ONNX graph, opset {opset}: {out}"]
+    return [said, f"{f'ONNX graph, opset {opset}' if opset else 'graph of OpenVINO'}: {out}"]
 
 
 def to_hf(bundle: Bundle, folder: Path, out: Path, check: Check) -> list[str]:

@@ -51,18 +51,19 @@ class Padded(nn.Module):
         return (hidden - (1 - real) * torch.finfo(hidden.dtype).max).amax(1)
 
 
-def through(bundle: Bundle, folder: Path) -> tuple[Backbone, Bundle]:
-    """The backbone that opens FOLDER/model.onnx, and the bundle's answers through it."""
+def through(bundle: Bundle, folder: Path, kind: str = "onnx", **settings: Any) -> tuple[Backbone, Bundle]:
+    """The backbone of this kind that opens the graph in FOLDER, and the bundle's answers through it."""
     body = bundle.model.body
     assert isinstance(body, Encoder)
-    backbone = registry.build(Backbone, "onnx", {"pad": body.pad})
+    backbone = registry.build(Backbone, kind, {"pad": body.pad, **settings})
     return backbone, Bundle(bundle.task, backbone.open(folder, bundle.task), bundle.tokens, bundle.facts)
 
 
 def refuse_added(model: Model, facts: dict[str, Any]) -> None:
     """Raises UserError where a method has added what the library's model does not have, or the model is a graph already."""
     if not isinstance(model.body, Encoder):
-        raise UserError("this bundle is an ONNX graph already.", where="BUNDLE", fix="Start from the bundle it was made of.")
+        kind = "a graph of OpenVINO" if facts["model"]["kind"] == "openvino" else "an ONNX graph"
+        raise UserError(f"this bundle is {kind} already.", where="BUNDLE", fix="Start from the bundle it was made of.")
     if hasattr(model.body, ADDED):
         names = ", ".join(facts["methods"]) or "a method"
         what = f"what {names} has added is computed beside the encoder, in a form that is not written yet."

@@ -1,4 +1,4 @@
-"""A float32 graph -> int8 graphs: linear layers by output column and by token, word embeddings by row, attention fused."""
+"""A float32 graph -> int8 graphs: linear layers by output column, word embeddings by row; for ONNX Runtime or OpenVINO."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,9 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from trainformer.bundle import Bundle
 from trainformer.compress.attention import fuse
-from trainformer.compress.products import MOST, Group, column_sizes, groups, integers
+from trainformer.compress.graph import through
+from trainformer.compress.ir import write_ir
+from trainformer.compress.products import Group, column_sizes, groups, integers
+from trainformer.compress.roundings import CONTRIB, MOST, ByToken
 from trainformer.core.errors import MissingExtra
+from trainformer.core.roles import Backbone
 
 LEAST_ROWS = 1024
 """Tables of fewer rows stay float32: they are small, and token types and positions are added to every token."""
@@ -17,32 +22,49 @@ LEAST_ROWS = 1024
 class Quantiser:
     """A float32 graph at `path`, with what is known of its activations; writes int8 forms of it in its place."""
 
-    def __init__(self, path: Path, given: Iterable[Mapping[str, Tensor]], longest: int):
+    def __init__(self, path: Path, given: Iterable[Mapping[str, Tensor]], longest: int, way: type[ByToken] = ByToken):
         """`given`: padded inputs "S L" whose activations tell how the columns of each product are evened out.
 
-        `longest`: tokens of the longest sequence that the graph will read.
+        `longest`: tokens of the longest sequence that the graph will read. `way` tells how activations are rounded, and by that
+        which program the graph is for.
         """
         try:
             import onnx
             import onnxruntime  # noqa: F401 (said here that it is missing)
         except ModuleNotFoundError as error:
             raise MissingExtra("onnxruntime", "onnx") from error
-        self.path, self.onnx = path, onnx
+        self.path, self.onnx, self.way = path, onnx, way
         folded = path.with_name("folded.onnx")
         _fold(path, folded)
         self.proto = onnx.load_model(str(folded))
         folded.unlink()
-        fuse(self.proto, longest, onnx)
+        if way.domain == CONTRIB:
+            fuse(self.proto, longest, onnx)
         self.groups: list[Group] = groups(self.proto)
         self.columns = column_sizes(self.proto, given, onnx)
+        widths = {len(self.columns[name]) for group in self.groups for name in group.sources}
+        self.group = next((g for g in way.groups if all(width % g == 0 for width in widths)), 0)
+        """Columns of an input that share a scale, where the program that runs it is told."""
+
+    @property
+    def told(self) -> str:
+        """How activations are rounded, in words."""
+        return self.way.told(self.group)
+
+    def opened(self, bundle: Bundle) -> tuple[Backbone, Bundle]:
+        """The backbone that opens what was written last, and the bundle's answers through it."""
+        settings = {"group": self.group, "bfloat16": True} if self.way.backend == "openvino" else {}
+        return through(bundle, self.path.parent, self.way.backend, **settings)
 
     def write(self, kept: Iterable[Group] = ()) -> None:
         """Writes the graph with integers everywhere but in the products of the groups `kept`, which stay float32."""
         proto, float32 = self.onnx.ModelProto(), list(kept)
         proto.CopyFrom(self.proto)
-        integers(proto, self.columns, [g for g in self.groups if g not in float32], self.onnx)
+        integers(proto, self.columns, [g for g in self.groups if g not in float32], self.onnx, self.way)
         _tables(proto, self.onnx)
         self.onnx.save_model(proto, str(self.path))
+        if self.way.backend == "openvino":
+            write_ir(self.path.parent)
 
 
 def _fold(source: Path, target: Path) -> None:

@@ -8,9 +8,10 @@ from torch import Tensor
 from trainformer.bundle import Bundle
 from trainformer.bundle.outputs import batches_of
 from trainformer.bundle.reading import encode_all
-from trainformer.compress.graph import through, write_graph
+from trainformer.compress.graph import write_graph
 from trainformer.compress.int8 import Quantiser
 from trainformer.compress.products import Group
+from trainformer.compress.roundings import ByToken
 from trainformer.core.batch import Example
 from trainformer.core.roles import Backbone
 from trainformer.models.encoder import Encoder, padded
@@ -26,29 +27,31 @@ MOST_KEPT = 0.5
 """Largest share of the groups of products that is left in float32: beyond it there is little left to gain."""
 
 
-def forms(bundle: Bundle, examples: list[Example], place: Path, say: Callable[[str], None]) -> Iterator[Form]:
+def forms(
+    bundle: Bundle, examples: list[Example], place: Path, say: Callable[[str], None], way: type[ByToken] = ByToken
+) -> Iterator[Form]:
     """Forms in PLACE, each written over the one before it; products stay float32 only from the second form on."""
     write_graph(bundle, place, OPSET)
-    quantiser = Quantiser(place / GRAPH, _inputs(bundle, examples[:SEEN_ROWS]), bundle.limit)
+    quantiser = Quantiser(place / GRAPH, _inputs(bundle, examples[:SEEN_ROWS]), bundle.limit, way)
     every = quantiser.groups
     quantiser.write()
-    yield *through(bundle, place), [_told([], every)]
+    yield *quantiser.opened(bundle), [_told([], quantiser)]
     say(f"which of {len(every)} groups of products lose most, on {len(examples[:ASKED_ROWS])} rows:")
-    order = _worst_first(bundle, quantiser, examples[:ASKED_ROWS], place)
+    order = _worst_first(bundle, quantiser, examples[:ASKED_ROWS])
     count = 1
     while count <= MOST_KEPT * len(every):
         quantiser.write(order[:count])
-        yield *through(bundle, place), [_told(order[:count], every)]
+        yield *quantiser.opened(bundle), [_told(order[:count], quantiser)]
         count *= 2
 
 
-def _worst_first(bundle: Bundle, quantiser: Quantiser, examples: list[Example], place: Path) -> list[Group]:
+def _worst_first(bundle: Bundle, quantiser: Quantiser, examples: list[Example]) -> list[Group]:
     """The groups of products, first the one without whose rounding the outputs come nearest to those of float32."""
     right, _ = bundle.raw(examples)
     left: dict[Group, float] = {}
     for group in quantiser.groups:
         quantiser.write([group])
-        found, _ = through(bundle, place)[1].raw(examples)
+        found, _ = quantiser.opened(bundle)[1].raw(examples)
         left[group] = _distance(found, right)
     return sorted(left, key=lambda group: left[group])
 
@@ -69,10 +72,10 @@ def _inputs(bundle: Bundle, examples: list[Example]) -> Iterator[dict[str, Tenso
             yield padded(part, body.pad)
 
 
-def _told(kept: list[Group], every: list[Group]) -> str:
-    said = "weights: int8 by column, word embeddings by row; activations int8 by token while it runs"
+def _told(kept: list[Group], quantiser: Quantiser) -> str:
+    said = f"weights: int8 by column, word embeddings by row; {quantiser.told}"
     if not kept:
         return said
     names = [name for group in kept for name in group.names]
-    total = sum(len(group.names) for group in every)
+    total = sum(len(group.names) for group in quantiser.groups)
     return f"{said}; {len(names)} of {total} linear layers stay float32, those that lose most: {', '.join(names)}"

@@ -18,6 +18,7 @@ from trainformer.bundle.writing import Contents, write
 from trainformer.compress import gate, mixed, prune, timing
 from trainformer.compress.graph import refuse_added
 from trainformer.compress.mixed import Form
+from trainformer.compress.roundings import WAYS, ByToken
 from trainformer.core.batch import Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
@@ -43,6 +44,13 @@ class Wanted:
     prune_heads: float | None = None
     to: Literal["int8"] | None = None
     max_loss: float = 0.4
+    backend: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    calibration: Literal["dynamic", "static"] = "dynamic"
+
+    @property
+    def way(self) -> type[ByToken]:
+        """How activations are rounded."""
+        return WAYS[self.backend, self.calibration]
 
     def check(self) -> None:
         """Raises UserError for what cannot be meant."""
@@ -54,6 +62,9 @@ class Wanted:
         if self.prune_heads is not None and self.to is None:
             what = "the transformers library has no model with fewer heads of the same size."
             raise UserError(what, where="--prune-heads", fix="Add --to int8: a graph can have any number of heads.")
+        for name, given in (("--backend", self.backend != "onnxruntime"), ("--calibration", self.calibration != "dynamic")):
+            if given and self.to is None:
+                raise UserError("it tells how products of 8 bits are made.", where=name, fix="Add --to int8.")
 
 
 def compress(folder: Path, data: Any, wanted: Wanted, out: Path, settings: DataSettings, say: Say) -> dict[str, Any]:
@@ -100,7 +111,7 @@ def _forms(before: Bundle, wanted: Wanted, examples: list[Example], place: Path,
         after = Bundle(before.task, copy.deepcopy(before.model), before.tokens, before.facts)
         did = _pruned(after, wanted, examples[:WEIGHED_ROWS])
     if wanted.to == "int8":
-        for small, graph, done in mixed.forms(after, examples, place, say):
+        for small, graph, done in mixed.forms(after, examples, place, say, wanted.way):
             yield small, graph, [*did, *done]
             if after is not before and gate.lost(gate.hold(before, after, examples)[0], wanted.max_loss):
                 return  # what was taken out loses too much already
@@ -181,6 +192,7 @@ def _told(held: gate.Held) -> list[str]:
 
 def _versions(wanted: Wanted) -> dict[str, str]:
     used = ["trainformer", "torch", *(("onnx", "onnxruntime") if wanted.to else ())]
+    used += ["openvino"] if wanted.backend == "openvino" else []
     return {name: version(name) for name in used}
 
 

@@ -9,6 +9,7 @@ import torch
 from trainformer.bundle import Bundle
 from trainformer.core.batch import Example
 from trainformer.models.onnx import Session
+from trainformer.models.openvino import Asked
 from trainformer.models.whole import Whole
 
 SINGLE, MANY, ROUNDS = 100, 512, 3
@@ -19,6 +20,8 @@ def model_bytes(bundle: Bundle) -> int:
     body = bundle.model.body
     if isinstance(body, Whole) and isinstance(body.ask, Session):
         return body.ask.path.stat().st_size
+    if isinstance(body, Whole) and isinstance(body.ask, Asked):
+        return body.ask.session.bytes
     return sum(p.numel() * p.element_size() for p in bundle.model.parameters())
 
 
