@@ -1,16 +1,21 @@
-"""Speed of int8 prediction on a CPU, beside transformers in float32 and plain ONNX Runtime int8; a table of docs/benchmarks.md.
+"""Speed of int8 prediction on a CPU, beside transformers in float32, plain ONNX Runtime int8 and OpenVINO; a table of
+docs/benchmarks.md.
 
     python benchmarks/inference.py --shared DIR [--case minilm-short] [--repeats 5] [--table]
 
 DIR holds data/ and models/. A bundle is trained on film sentences and made int8 with `trainformer compress`. Then one process
-asks three programs the same texts of mixed lengths, in an order that turns with each repeat; tokenising is inside for all:
+asks its programs the same texts of mixed lengths, in an order that turns with each repeat; tokenising is inside for all:
 
 - ours: `Bundle.predict` of the int8 bundle, sorted by length into batches of a budget of tokens, order restored;
+- ours-static: the same with `--calibration static`; ours-openvino: with `--backend openvino`;
 - transformers: `pipeline("text-classification", batch_size=32)` in float32, as it is used;
 - onnxruntime: the float32 graph of `trainformer export --to onnx` after `quantize_dynamic` as its page shows it, in padded
-  batches of 32 in the order of the texts.
+  batches of 32 in the order of the texts;
+- openvino: the graph of `trainformer export --to openvino` compiled as its own page does it, with nothing set, in the same
+  batches. It then computes in bfloat16 where the processor has that. Its int8 would take another package.
 
-The share of labels that equal those of the float32 bundle is told for both int8 programs. Disturbed repeats are thrown away as
+Both ways through OpenVINO are left out, and the table says so, where it is not installed. The share of labels that equal those
+of the float32 bundle is told for ours. Disturbed repeats are thrown away as
 in benchmarks/train.py.
 """
 
@@ -18,6 +23,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +40,51 @@ CASES = {
 AIMS = {False: 3.0, True: 2.0}
 """Times transformers in float32, on short texts and on long ones."""
 AIM_PLAIN, BATCH = 1.2, 32
-WAYS = ("ours", "transformers", "onnxruntime")
+TITLES = {
+    "ours": "ours, int8",
+    "ours-static": "ours, `--calibration static`",
+    "ours-openvino": "ours, `--backend openvino`",
+    "transformers": "transformers, float32",
+    "onnxruntime": "ONNX Runtime, int8",
+    "openvino": "OpenVINO as it is",
+}
+OPENVINO = find_spec("openvino") is not None
+OURS = {"ours": (), "ours-static": ("--calibration", "static"), "ours-openvino": ("--backend", "openvino")}
+"""What is said to `trainformer compress --to int8`."""
+EXPORTS = {"onnxruntime": "onnx", "openvino": "openvino"}
+PEERS = ("transformers", "onnxruntime", "openvino")
+WAYS = [way for way in (*OURS, *PEERS) if OPENVINO or "openvino" not in way]
 
 
 def made(a: argparse.Namespace, files: Files, name: str) -> dict[str, Path]:
-    """The bundle, its int8 form and its float32 graph, each written once."""
+    """The bundle, its int8 forms and its float32 graphs, each written once."""
     _, shape, _, long = CASES[name]
     place = files.folder / f"made-{name}"
-    found = {kind: place / kind for kind in ("int8", "onnx")} | {"bundle": place / "run" / "bundle"}
+    found = {way: place / way for way in WAYS} | {"bundle": place / "run" / "bundle"}
     few = a.train_rows if shape == MINILM else 64  # a random model learns nothing from more
     validation = files.rows("validation", 256, long)
     train = trainformer("train", "--data", files.rows("train", few, long), "--validation", validation)
     train += ["--test", str(files.rows("test", 64, long)), "--model", str(files.model(shape)), "--out", str(place / "run")]
     for setting in ("train.epochs=1", "train.probe=false", "train.baselines=false", "model.pooling=cls"):
         train += ["--set", setting]
-    words = ["--to", "int8", "--data", validation, "--max-loss", 100, "--out", found["int8"]]
-    compress = trainformer("compress", found["bundle"], *words)
-    export = trainformer("export", found["bundle"], "--to", "onnx", "--out", found["onnx"])
-    for folder, command in ((found["bundle"], train), (found["int8"], compress), (found["onnx"], export)):
-        if not folder.is_dir():
+    words = ["--to", "int8", "--data", validation, "--max-loss", 100]
+    verbs = {way: ("compress", found["bundle"], *words, *more) for way, more in OURS.items()}
+    verbs |= {way: ("export", found["bundle"], "--to", to) for way, to in EXPORTS.items()}
+    commands = {"bundle": train} | {way: trainformer(*verbs[way], "--out", found[way]) for way in WAYS if way in verbs}
+    for way, command in commands.items():
+        if not found[way].is_dir():
             run_child(command, a.threads, TRAINFORMER_CACHE=str(files.folder))
     return found
 
 
-def plain(folder: Path, threads: int, limit: int, labels: list[str]) -> Callable[[list[str]], list[str]]:
-    """ONNX Runtime as its own page on dynamic quantisation uses it: per tensor, padded batches in the order given."""
+Run = Callable[[dict[str, Any]], Any]
+"""input_ids and its like, each "S L" -> logits "S C"."""
+
+
+def plain(folder: Path, threads: int) -> Run:
+    """ONNX Runtime as its own page on dynamic quantisation uses it: per tensor."""
     import onnxruntime
     from onnxruntime.quantization import quantize_dynamic
-    from transformers import AutoTokenizer
 
     target = folder.parent / "plain.onnx"
     if not target.exists():
@@ -69,16 +92,33 @@ def plain(folder: Path, threads: int, limit: int, labels: list[str]) -> Callable
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-    words = AutoTokenizer.from_pretrained(folder)
     names = [each.name for each in session.get_inputs()]
+    return lambda given: session.run(None, {name: given[name].astype("int64") for name in names})[0]
+
+
+def plain_openvino(folder: Path, threads: int) -> Run:
+    """OpenVINO as its own page on inference uses it."""
+    import openvino
+
+    core = openvino.Core()
+    core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
+    compiled = core.compile_model(str(folder / "openvino_model.xml"), "CPU")
+    names = [each.get_any_name() for each in compiled.inputs]
+    return lambda given: compiled({name: given[name].astype("int64") for name in names})[0]
+
+
+def padded(run: Run, folder: Path, limit: int, labels: list[str]) -> Callable[[list[str]], list[str]]:
+    """A program asked in padded batches in the order given."""
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(folder)
 
     def ask(texts: list[str]) -> list[str]:
         said: list[str] = []
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
             given = words(batch, padding=True, truncation=True, max_length=limit, return_tensors="np")
-            logits = session.run(None, {name: given[name].astype("int64") for name in names})[0]
-            said += [labels[i] for i in logits.argmax(-1)]
+            said += [labels[i] for i in run(given).argmax(-1)]
         return said
 
     return ask
@@ -92,23 +132,27 @@ class Beside:
         from transformers import pipeline
 
         from trainformer import Bundle
+        from trainformer.compress.timing import model_bytes
 
         torch.set_num_threads(a.threads)
         _, _, rows, long = CASES[name]
         path = files.rows("test", round(rows * a.scale), long)
         self.texts = [json.loads(line)["text"] for line in path.open()]
         folders = made(a, files, name)
-        whole, small = Bundle.open(folders["bundle"]), Bundle.open(folders["int8"])
+        whole = Bundle.open(folders["bundle"])
         self.right = [answer["label"] for answer in whole.predict(self.texts)]
-        self.bytes = {"bundle": (folders["bundle"] / "model.safetensors").stat().st_size,
-                      "int8": (folders["int8"] / "model.onnx").stat().st_size}  # fmt: skip
         limit: dict[str, Any] = dict(batch_size=BATCH, truncation=True, max_length=whole.limit)
         pipe = pipeline("text-classification", model=str(folders["bundle"]), tokenizer=str(folders["bundle"]), device="cpu")
-        peer = plain(folders["onnx"], a.threads, whole.limit, whole.labels)
+        peers = {"onnxruntime": plain(folders["onnxruntime"], a.threads)}
+        if OPENVINO:
+            peers["openvino"] = plain_openvino(folders["openvino"], a.threads)
+        opened = {way: Bundle.open(folders[way]) for way in WAYS if way in OURS}
+        self.bytes = {way: model_bytes(bundle) for way, bundle in {"bundle": whole, **opened}.items()}
+        asks = {way: padded(run, folders["onnxruntime"], whole.limit, whole.labels) for way, run in peers.items()}
         self.ways: dict[str, Callable[[], list[str]]] = {
-            "ours": lambda: [answer["label"] for answer in small.predict(self.texts)],
             "transformers": lambda: [answer["label"] for answer in pipe(self.texts, **limit)],
-            "onnxruntime": lambda: peer(self.texts),
+            **{way: lambda ask=ask: ask(self.texts) for way, ask in asks.items()},
+            **{way: lambda b=b: [answer["label"] for answer in b.predict(self.texts)] for way, b in opened.items()},
         }
         for ask in self.ways.values():
             ask()
@@ -129,16 +173,27 @@ def table(a: argparse.Namespace, sizes: dict[str, int], results: Results) -> str
     for name, rows in sizes.items():
         title, _, _, long = CASES[name]
         found = [each for each in (results.get(name, rows, repeat) for repeat in range(a.repeats)) if each]
-        speeds = [spread([rows / each["seconds"][way] for each in found], ",.1f") for way in WAYS]
-        ratios = [[each["seconds"][way] / each["seconds"]["ours"] for each in found] for way in WAYS[1:]]
-        same = f"{min(each['same']['ours'] for each in found):.1%}" if found else "not run"
-        aims = [f"{aim:g}x {'reached' if statistics.median(ratio) >= aim else 'missed'}" if ratio else f"{aim:g}x"
-                for aim, ratio in zip((AIMS[long], AIM_PLAIN), ratios, strict=True)]  # fmt: skip
         few = "" if len(found) in (0, a.repeats) else f", {len(found)} of {a.repeats} repeats"
-        shown = [f"{spread(ratio, '.2f')}, aim {aim}" for ratio, aim in zip(ratios, aims, strict=True)]
-        lines.append([f"{title}, {rows} rows{few}", *speeds, *shown, same])
-    head = "case | ours int8, rows a second | transformers float32 | ONNX Runtime int8 | to the one | to the other | same labels"
+        speeds = {way: spread([rows / each["seconds"][way] for each in found], ",.1f") for way in WAYS}
+        for ours in (way for way in WAYS if way in OURS):
+            shown = [_ratio(found, way, ours, aim) for way, aim in zip(PEERS, (AIMS[long], AIM_PLAIN, None), strict=True)]
+            same = f"{min(each['same'][ours] for each in found):.1%}" if found else "not run"
+            lines.append([f"{title}, {rows} rows{few}", TITLES[ours], speeds[ours], *shown, same])
+        for peer in (way for way in PEERS if way in WAYS):
+            lines.append([f"{title}, {rows} rows{few}", TITLES[peer], speeds[peer], "", "", "", ""])
+    head = "case | program | rows a second | to transformers | to ONNX Runtime | to OpenVINO | same labels"
     return rows_of_table(head, lines)
+
+
+def _ratio(found: list[dict], way: str, ours: str, aim: float | None) -> str:
+    """How many times as fast as a peer, and whether that is what was aimed at."""
+    if way not in WAYS:
+        return "not installed"
+    ratio = [each["seconds"][way] / each["seconds"][ours] for each in found]
+    reached = "" if aim is None else f", aim {aim:g}x"
+    if ratio and aim is not None:
+        reached += " reached" if statistics.median(ratio) >= aim else " missed"
+    return f"{spread(ratio, '.2f')}{reached}"
 
 
 def main() -> None:
