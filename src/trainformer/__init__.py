@@ -24,4 +24,9 @@ _HOMES = {"Bundle": "trainformer.bundle", "check": "trainformer.api", "train": "
 def __getattr__(name: str) -> typing.Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'trainformer' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from trainformer.core.errors import of_training
+
+        raise of_training(error) or error from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from trainformer.compress import verbs as smaller
-from trainformer.core.errors import UserError, nearest
+from trainformer.core.errors import Interrupted, UserError, nearest, of_training
 from trainformer.data.verbs import tokenizer
 from trainformer.models import verbs as model_verbs
 from trainformer.serve import verbs as serving
@@ -134,15 +134,15 @@ def predict(
     adapter: AdapterName = None,
 ) -> None:
     """Answer texts: one JSON object a line, in their order, with label, score, scores and cut_tokens."""
-    from trainformer.bundle import Bundle
     from trainformer.core.config import DataSettings
     from trainformer.core.files import refuse_existing, write_lines
+    from trainformer.runtime.opening import opened as open_bundle
 
     if bool(texts) == (data is not None):
         raise UserError("give texts or --data FILE, one of the two.", where="predict")
     if out is not None:
         refuse_existing(out)
-    opened = Bundle.open(bundle, adapter=adapter)
+    opened = open_bundle(bundle, adapter)
     if data is not None:
         answers = opened.predict_file(data, DataSettings(text=text, text_b=text_b), logits=logits)
     else:
@@ -284,11 +284,12 @@ def main() -> None:
         if told is error:
             raise
         _end(f"error: {told}", 2)
-    except Exception as error:
-        from trainformer.engine.limits import Interrupted
-
-        if not isinstance(error, Interrupted):
+    except ModuleNotFoundError as error:
+        missing = of_training(error)
+        if missing is None:
             raise
+        _end(f"error: {missing}", 2)
+    except Interrupted as error:
         _end(f"{error} Go on with: trainformer train --out {shlex.quote(str(error.folder))} --resume", error.code)
     _end("stopped", code) if code == INTERRUPTED else sys.exit(code or 0)
 

@@ -12,7 +12,8 @@ from trainformer import build
 from trainformer.build import Run
 from trainformer.bundle import Bundle
 from trainformer.bundle.adapters import kept, stays
-from trainformer.bundle.reference import Reference, summary
+from trainformer.bundle.reference import Reference
+from trainformer.bundle.states import summary
 from trainformer.bundle.writing import Contents, write
 from trainformer.core import config as settings
 from trainformer.core.config import Config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainformer.bundle import Bundle, reading
+from trainformer.bundle import Bundle, asking
 from trainformer.core.batch import pack
 from trainformer.core.config import parse
 from trainformer.core.errors import UserError
@@ -32,7 +32,7 @@ def alone(bundle: Bundle, text: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("chunk", [7, 100, 2048])
 def test_answers_stand_in_order(chunk: int, opened: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(asking, "CHUNK_ROWS", chunk)
     bundle = opened()
     bundle.micro_tokens = 50
     expected = torch.stack([alone(bundle, text) for text in texts])
@@ -140,7 +140,7 @@ def rows(path: Path, texts: list[str]) -> list[str]:
 def test_prediction_evaluation_and_training_agree(
     make: Any, encoder: Path, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "CHUNK_ROWS", 64)
+    monkeypatch.setattr(asking, "CHUNK_ROWS", 64)
     file = tmp_path / "rows.csv"
     texts = [text or "w0" for text in texts]
     labels = rows(file, texts)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trainformer.bundle import Bundle
-from trainformer.bundle.refusing import bounded
+from trainformer.bundle.bounds import bounded
 from trainformer.core.errors import UserError
 from trainformer.core.files import MANIFEST, write_json, write_manifest
 from trainformer.serve.copies import adopt

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainformer.bundle import Bundle
-from trainformer.bundle.reference import watched
+from trainformer.bundle.states import watched
 from trainformer.models.whole import whole_model
 
 TEXTS = ["a good film", "so bad", "good and bad", "fine"]

@@ -11,11 +11,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from trainformer.bundle import Bundle, reference
+from trainformer.bundle import Bundle, reference, states
 from trainformer.bundle.reference import Reference
 from trainformer.core.errors import UserError
 from trainformer.serve import alerts, log
@@ -37,10 +38,10 @@ def test_a_run_leaves_its_reference(trained: Path) -> None:
     assert sum(found.labels.values()) == 8 and set(found.labels) <= {"good", "bad"}
     by_hand = []
     for row in rows:
-        with reference.watched(bundle.model, [0]) as states:
+        with states.watched(bundle.model, [0]) as seen:
             bundle.predict(row["text"])
-        by_hand.append(states.found[0])
-    distances = torch.cdist(found.embeddings, torch.stack(by_hand)).min(1).values
+        by_hand.append(seen.found[0])
+    distances = torch.cdist(torch.from_numpy(found.embeddings), torch.stack(by_hand)).min(1).values
     assert distances.max() < 5e-3, "each is the mean state of one of the rows"
 
 
@@ -60,10 +61,9 @@ def test_a_bundle_without_a_reference_is_served(running: Any) -> None:
 
 
 def known() -> Reference:
-    lengths = torch.arange(3.0, 103)
-    return Reference(
-        lengths, torch.zeros(100), torch.linspace(0.5, 1, 100), torch.empty(0), torch.randn(50, 4), {"good": 60, "bad": 40}
-    )
+    drawn = torch.randn(50, 4).numpy()
+    scores = torch.linspace(0.5, 1, 100).numpy()
+    return Reference(np.arange(3.0, 103), np.zeros(100), scores, np.empty(0), drawn, {"good": 60, "bad": 40})
 
 
 def answered(count: int, label: str, score: float, length: int) -> Window:
@@ -78,8 +78,8 @@ def test_a_window_against_the_training_data() -> None:
     found = window.drift()
     tokens = [10 + i % 5 for i in range(50)]
     assert set(found) == {"length", "unknown", "confidence", "label"}
-    assert found["length"]["ks"] == pytest.approx(stats.ks_2samp(known().lengths.numpy(), tokens).statistic, abs=1e-12)
-    assert found["confidence"]["ks"] == pytest.approx(stats.ks_2samp(known().scores.numpy(), [0.6] * 50).statistic, abs=1e-6)
+    assert found["length"]["ks"] == pytest.approx(stats.ks_2samp(known().lengths, tokens).statistic, abs=1e-12)
+    assert found["confidence"]["ks"] == pytest.approx(stats.ks_2samp(known().scores, [0.6] * 50).statistic, abs=1e-6)
     assert found["unknown"]["ks"] == 1 and found["unknown"]["p"] < 1e-9
     assert found["label"]["psi"] > 0.25 and found["label"]["window"] == 50
     charts = window.charts()

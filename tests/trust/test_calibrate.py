@@ -64,7 +64,7 @@ def test_a_fitted_decision_is_never_worse(seed):
     assert rule.loss(output, target, decision.temperature).mean() <= rule.loss(output, target).mean()
 
     def f1(d):
-        said = rule.said(rule.scores(output, d.temperature), d).int().argmax(-1)
+        said = rule.said(rule.scores(output, d.temperature), d).argmax(-1)
         return f1_score(target, said, average="macro")
 
     assert f1(decision) >= f1(Decision()) - 1e-12

@@ -1,7 +1,6 @@
 """Adapters: what a run trained on a frozen base, kept beside the folded weights; several of one base in one bundle."""
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -13,14 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainformer.bundle.facts import ADAPTERS, FACTS, facts_of, names, open_task
 from trainformer.core import registry
-from trainformer.core.errors import UserError, nearest
+from trainformer.core.errors import UserError
 from trainformer.core.files import MANIFEST, check_manifest, refuse_existing, write_folder, write_json
 from trainformer.core.roles import Backbone, Method, Model, Task
 from trainformer.nn.few_rows import FewRows
 from trainformer.nn.surgery import ADDED, own_parameters
 
-ADAPTERS, BASE, FACTS, WEIGHTS = "adapters", "base.safetensors", "trainformer.json", "weights.safetensors"
+BASE, WEIGHTS = "base.safetensors", "weights.safetensors"
 MOST_SHARE = 0.2
 """Where more than this share of the weights was trained, a bundle keeps no adapter: it would be a second model."""
 
@@ -94,31 +94,11 @@ def base_name(backbone: Backbone) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def names(bundle: Path) -> list[str]:
-    """The adapters of a bundle."""
-    return sorted(p.name for p in (bundle / ADAPTERS).glob("*") if (p / FACTS).is_file())
-
-
-def facts_of(bundle: Path, name: str | None) -> tuple[str, dict[str, Any]]:
-    """Name and facts of an adapter; without a name of the only one. Raises UserError for one that is not there."""
-    there = names(bundle)
-    if not there:
-        what = "it has no adapter: its run trained more than a fifth of the model, or nothing in a frozen one."
-        raise UserError(what, where=str(bundle), fix="Train with lora, adapter, prefix or one of their kind.")
-    if name is None and len(there) > 1:
-        raise UserError("it has several adapters.", where=str(bundle), fix=f"Choose one with --adapter: {', '.join(there)}.")
-    chosen = name or there[0]
-    if chosen not in there:
-        raise UserError(f"no adapter '{chosen}' in it.", where=str(bundle), fix=nearest(chosen, there))
-    return chosen, json.loads((bundle / ADAPTERS / chosen / FACTS).read_text(encoding="utf-8"))
-
-
 def open_parts(facts: dict[str, Any]) -> tuple[Task, Backbone, dict[str, Method]]:
     """Task, backbone and methods from facts."""
-    task = {k: v for k, v in facts["task"].items() if k != "name"}
     model = {k: v for k, v in facts["model"].items() if k != "kind"}
     methods = {n: registry.build(Method, n, s) for n, s in facts["methods"].items()}
-    return registry.build(Task, facts["task"]["name"], task), registry.build(Backbone, facts["model"]["kind"], model), methods
+    return open_task(facts), registry.build(Backbone, facts["model"]["kind"], model), methods
 
 
 def open_adapter(bundle: Path, name: str) -> tuple[Task, Model, dict[str, Any]]:

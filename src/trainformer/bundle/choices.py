@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trainformer.bundle.asking import refuse_choices
 from trainformer.bundle.outputs import batches_of, is_padded
 from trainformer.core.batch import Encoded, Part, Row
 from trainformer.core.config import DataSettings
@@ -42,7 +43,7 @@ def scores(bundle: "Bundle", given: Any, column: str, settings: DataSettings | N
     the mean share that a blind guess has. Of equals the first is taken. Raises UserError with the row's place for what is no
     question.
     """
-    _refuse_other(bundle)
+    refuse_choices(bundle.task)
     asked = iter(questions(given, column, settings or DataSettings()))
     rows, chance, right = 0, 0.0, torch.zeros(3)
     while chunk := list(islice(asked, CHUNK_ROWS)):
@@ -65,7 +66,7 @@ def likelihoods(bundle: "Bundle", asked: Sequence[tuple[str, str, str]]) -> Tens
     Text and prompt are one text for the tokenizer; a token that begins in the prompt and ends behind it is told with the rest.
     Raises UserError for what is empty, or longer than the model reads.
     """
-    _refuse_other(bundle)
+    refuse_choices(bundle.task)
     whole = [prompt + text for prompt, text, _ in asked]
     cut = zip(asked, bundle.tokens.pieces(whole), bundle.tokens.spans(whole), strict=True)
     items = [_item(bundle, i, one, ids, [end for _, _, end in spans]) for i, (one, ids, spans) in enumerate(cut)]
@@ -125,9 +126,3 @@ def _right(row: Row, column: str, choices: tuple[str, ...]) -> int:
         fix = f"Give the number of the right choice, 0 to {len(choices) - 1}, or the choice itself."
         raise UserError(f"the label '{column}' is {label!r:.60}, none of the choices.", where=row.where, fix=fix)
     return int(number)
-
-
-def _refuse_other(bundle: "Bundle") -> None:
-    if bundle.task.writes != "decoder":
-        what = f"its task is {type(bundle.task).key}, and choices are judged by a model that goes on with texts (causal_lm)."
-        raise UserError(what, where="--choices")

@@ -8,7 +8,8 @@ from torch import Tensor
 from trainformer.core.batch import Batch, Encoded, pack
 from trainformer.core.protocols import Metric
 from trainformer.core.roles import Decision, Model, Task
-from trainformer.data.plan import Rows, by_length, grouped
+from trainformer.data.groups import grouped
+from trainformer.data.plan import Rows, by_length
 
 
 @torch.inference_mode()

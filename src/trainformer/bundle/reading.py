@@ -1,10 +1,8 @@
 """Opens a bundle and asks it: the same parse, encode and forward as in training, then the decision layer."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,21 @@ import torch
 from torch import Tensor
 
 from trainformer.bundle import adapters
-from trainformer.bundle.adapters import FACTS
+from trainformer.bundle.asking import Asked, chunks
+from trainformer.bundle.bounds import bounded
 from trainformer.bundle.choices import scores as multiple_choice
+from trainformer.bundle.facts import bundle_folder, facts_in, facts_of
 from trainformer.bundle.generated import Author
 from trainformer.bundle.outputs import batches_of, in_order, is_padded, outputs
-from trainformer.bundle.refusing import bounded, inspect, reading
+from trainformer.bundle.refusing import inspect, reading
 from trainformer.core.batch import Encoded, Example
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError
-from trainformer.core.roles import Answer, Decision, Model, Task
-from trainformer.data.columns import Columns, choose, example
-from trainformer.data.read import Source, open_source
+from trainformer.core.roles import Answer, Model, Task
 from trainformer.data.tokens import HubTokens
 
-CHUNK_ROWS = 2048
-"""Rows that are sorted by length together; memory does not grow beyond them."""
 
-
-class Bundle:
+class Bundle(Asked):
     """A trained model with its tokenizer, labels and decision layer.
 
     >>> from trainformer import Bundle                                    # doctest: +SKIP
@@ -38,10 +33,9 @@ class Bundle:
     """
 
     def __init__(self, task: Task, model: Model, tokens: HubTokens, facts: dict[str, Any]):
-        self.task, self.model, self.tokens, self.facts = task, model, tokens, facts
+        super().__init__(task, facts)
+        self.model, self.tokens = model, tokens
         task.meet(tokens)
-        self.decision = Decision(**facts["decision"])
-        self.limit = int(facts["max_tokens"])
         self.micro_tokens: int = getattr(model.body, "micro_tokens", 8192)
 
     @classmethod
@@ -50,18 +44,13 @@ class Bundle:
 
         Raises UserError for a folder that is no bundle, a changed file, a format of a later version, and what could do harm.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            raise UserError("no such folder.", where=str(path))
-        if not (path / FACTS).is_file():
-            inner = path / "bundle" / FACTS
-            fix = (
-                f"Did you mean '{inner.parent}'?"
-                if inner.is_file()
-                else "A bundle is what `trainformer train` writes to RUN/bundle."
-            )
-            raise UserError(f"this folder is no bundle: it has no {FACTS}.", where=str(path), fix=fix)
+        path = bundle_folder(folder)
         inspect(path)
+        return cls.inspected(path, device, adapter)
+
+    @classmethod
+    def inspected(cls, path: Path, device: str = "cpu", adapter: str | None = None) -> "Bundle":
+        """Reads a folder that `inspect` has looked at."""
         with reading(path), bounded(path):
             found = cls._read(path, adapter)
         found.model.to(torch.device(device))
@@ -69,39 +58,15 @@ class Bundle:
 
     @classmethod
     def _read(cls, path: Path, adapter: str | None) -> "Bundle":
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        if facts["format"] != 1:
-            raise UserError(f"format {facts['format']} is of a later version.", where=str(path), fix="pip install -U trainformer")
+        facts = facts_in(path)
         if adapter is not None and (path / adapters.BASE).is_file():
             task, model, facts = adapters.open_adapter(path, adapter)
         else:
             if adapter is not None:
-                adapters.facts_of(path, adapter)  # it must be the one that is folded in
+                facts_of(path, adapter)  # it must be the one that is folded in
             task, backbone, stays = adapters.open_parts(facts)
             model = backbone.open(path, task, list(stays.values()))
         return cls(task, model, HubTokens.load(str(path)), facts)
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that it can say, in the order of its outputs."""
-        return list(getattr(self.task, "labels", None) or [])
-
-    def predict(self, texts: str | Sequence[Any], *, logits: bool = False) -> list[Answer]:
-        """An answer for each text, or for each pair (text, text), in order.
-
-        Each has `label`, `score`, `scores` and `cut_tokens`, the number of tokens that were not read; with `logits` also
-        the raw outputs. Raises UserError for what is no text.
-        """
-        if isinstance(texts, bytes | Mapping | Set) or not isinstance(texts, Iterable):
-            raise UserError(f"a text or a list of texts is expected, not {texts!r:.80}.", where="predict")
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        return list(self.stream((self._example(i, t) for i, t in enumerate(listed)), logits=logits))
-
-    def predict_file(self, given: Any, settings: DataSettings | None = None, *, logits: bool = False) -> Iterator[Answer]:
-        """An answer for each row of a file or frame, in order, in constant memory."""
-        source, columns = self._open(given, settings, labelled=False)
-        rows = (example(row, columns, self.task, i, labelled=False) for i, row in enumerate(source))
-        return self.stream(rows, logits=logits)
 
     def stream(self, examples: Iterable[Example], *, logits: bool = False) -> Iterator[Answer]:
         """Answers to examples, in order, some thousand rows at a time; of a task that writes, the texts that it writes."""
@@ -146,55 +111,21 @@ class Bundle:
 
     def _written(self, examples: Iterable[Example]) -> Iterator[Answer]:
         """`label`, the text; `score`, its log-likelihood in nats; `tokens`; `ended`, whether it ended by itself."""
-        iterator, first = iter(examples), 0
-        while chunk := list(islice(iterator, CHUNK_ROWS)):
+        first = 0
+        for chunk in chunks(examples):
             for text in self.author.write([e.texts[0] for e in chunk], first=first):
                 yield {"label": text.text, "score": text.score, "tokens": text.tokens, "ended": text.ended,
                        "cut_tokens": text.cut_tokens}  # fmt: skip
             first += len(chunk)
-
-    def rows(self, given: Any, settings: DataSettings | None = None) -> Iterator[tuple[dict[str, Any], str]]:
-        """Each row of a file or frame as it stands, with its text, in order."""
-        source, columns = self._open(given, settings, labelled=False)
-        for number, row in enumerate(source):
-            yield row.values, example(row, columns, self.task, number, labelled=False).texts[0]
-
-    def examples(self, given: Any, settings: DataSettings | None = None) -> Iterator[Example]:
-        """Labelled rows of a file or frame as the task understands them, in order."""
-        source, columns = self._open(given, settings, labelled=True)
-        return (example(row, columns, self.task, i) for i, row in enumerate(source))
 
     def raw(self, examples: Iterable[Example]) -> tuple[Tensor, Tensor]:
         """Raw outputs "N C" and targets "N" or "N C" of labelled examples of one unit each, in order."""
         found = [in_order(self._outputs(items), len(items)) for items in self._chunks(examples)]
         return torch.cat([output for output, _ in found]), torch.cat([target for _, target in found])
 
-    def _open(self, given: Any, settings: DataSettings | None, labelled: bool) -> tuple[Source, Columns]:
-        """A source with the columns of training, unless others are named."""
-        trained = self.facts["columns"]
-        asked = settings or DataSettings()
-        named = {k: getattr(asked, k) or trained.get(k) for k in ("text", "text_b", "label", "weight")}
-        if asked.weight is None:
-            named["weight"] = None
-        pair = self.task.pair and (labelled or not self.task.writes)
-        if not pair:
-            named["text_b"] = None
-        source = open_source(given, "test")
-        columns, _ = choose(source, DataSettings(**named), pair, labelled and not self.task.unlabelled)
-        return source, columns
-
-    def _example(self, number: int, given: Any) -> Example:
-        texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (given,)
-        wanted = 2 if self.task.pair and not self.task.writes else 1
-        if len(texts) != wanted or not all(isinstance(t, str) for t in texts):
-            what = "a pair of texts is" if wanted == 2 else "one text is"
-            raise UserError(f"{what} expected, not {given!r:.80}.", where=f"text {number + 1}")
-        return self.task.parse(texts, ..., number, 1.0)
-
     def _chunks(self, examples: Iterable[Example]) -> Iterator[list[Encoded]]:
         """Encoded examples, some thousand at a time, numbered from 0 in each chunk."""
-        iterator = iter(examples)
-        while chunk := list(islice(iterator, CHUNK_ROWS)):
+        for chunk in chunks(examples):
             yield encode_all(self.task, self.tokens, self.limit, chunk)
 
     def _outputs(self, items: list[Encoded]) -> Iterator[tuple[Tensor, Any]]:

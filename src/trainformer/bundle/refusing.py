@@ -1,17 +1,11 @@
-"""What a bundle from elsewhere may not hold: code, pickles, weights that are none, models larger than their weights."""
+"""What a bundle from elsewhere may not hold: code, pickles, weights that are none."""
 
 import json
-import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.utils.weak import WeakIdKeyDictionary
-
+from trainformer.core import stored
 from trainformer.core.errors import UserError
 from trainformer.core.files import RESTORE, check_manifest
 
@@ -20,8 +14,6 @@ NUMBERS = {"openvino_model.bin"}
 """Numbers without a form of their own, which a description beside them tells: nothing takes them for a pickle."""
 CODE = {".dll", ".dylib", ".exe", ".pth", ".py", ".pyc", ".pyd", ".sh", ".so"}
 DESCRIPTIONS = ("config.json", "tokenizer_config.json")
-SPARE = 1_000_000
-"""A model may have as many numbers that are not stored; and each of those that are stored twice, which is what tying does."""
 
 
 def inspect(folder: Path) -> None:
@@ -49,9 +41,8 @@ def _refuse_remote_code(path: Path) -> None:
 
 def _refuse_no_weights(path: Path) -> None:
     try:
-        with safe_open(path, "pt"):
-            pass
-    except SafetensorError as error:
+        stored.header(path)
+    except ValueError as error:
         raise UserError(f"it holds no weights: {error}.", where=str(path), fix=RESTORE) from error
 
 
@@ -65,33 +56,3 @@ def reading(where: Path) -> Iterator[None]:
     except Exception as error:  # any: a number in the place of a name fails wherever a library first uses it
         first = (str(error).strip().splitlines() or [""])[0]
         raise UserError(f"it cannot be read: {type(error).__name__}: {first:.200}", where=str(where), fix=RESTORE) from error
-
-
-@contextmanager
-def bounded(folder: Path) -> Iterator[None]:
-    """Inside, this thread builds no model that is much larger than the weights of a folder, whatever its description says."""
-    stored = sum(_numbers(path) for path in folder.rglob("*.safetensors"))
-    built, mine = 0, threading.get_ident()
-    seen = WeakIdKeyDictionary()
-
-    def see(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal built
-        if parameter is None or threading.get_ident() != mine or parameter in seen:
-            return  # a table that is tied to the head is registered twice, and is there once
-        seen[parameter] = True
-        built += parameter.numel()
-        if built > 2 * stored + SPARE:
-            what = f"it describes a model of more than {built:,} numbers, and {stored:,} are stored in it."
-            raise UserError(what, where=str(folder), fix=RESTORE)
-
-    handle = register_module_parameter_registration_hook(see)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _numbers(path: Path) -> int:
-    """How many numbers a file of weights holds, by its header."""
-    with safe_open(path, "pt") as f:
-        return sum(math.prod(f.get_slice(name).get_shape()) for name in f.keys())  # noqa: SIM118 (it is no mapping)

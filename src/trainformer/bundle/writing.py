@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from trainformer.bundle import reference
-from trainformer.bundle.adapters import FACTS, Kept, write_adapter
+from trainformer.bundle.adapters import Kept, write_adapter
+from trainformer.bundle.facts import FACTS
 from trainformer.bundle.reference import Reference
 from trainformer.core.files import write_folder, write_json
 from trainformer.core.roles import Backbone, Decision, Model, Task

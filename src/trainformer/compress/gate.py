@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainformer.bundle import Bundle
@@ -70,7 +69,7 @@ def refitted(task: Task, output: Tensor, target: Tensor, old: Decision) -> tuple
 
 
 def _loss(rule: Any, output: Tensor, target: Tensor, decision: Decision) -> float:
-    return float(torch.as_tensor(rule.loss(output, target, decision.temperature)).mean())
+    return float(rule.loss(output, target, decision.temperature).mean())
 
 
 def lost(held: Held, most: float) -> list[tuple[str, float, float, float]]:

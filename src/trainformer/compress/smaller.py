@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import numpy as np
 
-from trainformer.bundle import Bundle, adapters, reference
+from trainformer.bundle import Bundle, adapters, reference, states
 from trainformer.bundle.reading import encode_all
 from trainformer.bundle.reference import Reference
 from trainformer.bundle.writing import Contents, write
@@ -146,9 +146,9 @@ def remembered(folder: Path, bundle: Bundle, examples: Sequence[Example]) -> Ref
         return None
     chosen = [examples[i] for i in reference.spread(len(examples), reference.MOST_EMBEDDED).tolist()]
     if not chosen or not bundle.model.body.width:
-        return replace(known, embeddings=torch.empty(0))
+        return replace(known, embeddings=np.empty(0))
     items = encode_all(bundle.task, bundle.tokens, bundle.limit, chosen)
-    return replace(known, embeddings=reference.mean_states(bundle.task, bundle.model, items))
+    return replace(known, embeddings=states.mean_states(bundle.task, bundle.model, items))
 
 
 def contents(

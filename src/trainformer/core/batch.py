@@ -1,36 +1,14 @@
-"""What flows: a row of the user's file becomes an example, encoded sequences, and a packed batch. Letters: core/shapes.py."""
+"""What flows: an example becomes encoded sequences, and these a packed batch. Letters: core/shapes.py."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A record as it stands in the user's file; file and line are for messages."""
-
-    values: dict[str, Any]
-    file: str
-    line: int
-
-    @property
-    def where(self) -> str:
-        return f"{self.file} line {self.line}"
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A row that the task understood. `row` counts from 0 in its file; `target` is what the task made of the label."""
-
-    texts: tuple[str, ...]
-    target: Any
-    row: int
-    weight: float = 1.0
-    kind: str = ""
+from trainformer.core.rows import Example as Example
+from trainformer.core.rows import Row as Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +37,11 @@ class Encoded:
     kind: str = ""
     cut_tokens: int = 0
     bytes: int = 0
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence of the first part."""
+        return self.parts[0].lengths
 
     @property
     def tokens(self) -> int:

@@ -1,7 +1,9 @@
 """What a user did wrong, said so that it can be mended: where, what, how, and the nearest right word."""
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -15,11 +17,31 @@ class UserError(ValueError):
         super().__init__(" ".join(part for part in (where and f"{where}:", what, fix) if part))
 
 
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the checkpoint of its step is in `folder`, the run's. `code` is the exit code that shells expect."""
+
+    def __init__(self, number: int, step: int, folder: Path):
+        self.code, self.step, self.folder = 128 + number, step, folder
+        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; its checkpoint is kept.")
+
+
 class MissingExtra(UserError):
     """An optional package that the user asked for is not installed."""
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"this needs the package '{package}'.", fix=f"pip install 'trainformer[{extra}]'")
+
+
+OF_TRAINING = ("torch", "transformers", "safetensors", "sklearn", "jinja2")
+"""What `pip install 'trainformer[train]'` brings and nothing that only answers may need."""
+
+
+def of_training(error: ModuleNotFoundError) -> UserError | None:
+    """What to say of a module that is not there, if it is one that only training needs."""
+    name = (error.name or "").split(".")[0]
+    if name not in OF_TRAINING:
+        return None
+    return UserError(f"this needs PyTorch and what belongs to it: there is no '{name}'.", fix="pip install 'trainformer[train]'")
 
 
 def nearest(word: object, words: Iterable[object]) -> str:

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
 
-from trainformer.core.batch import Batch
-
-
-class Tokens(Protocol):
-    """A tokenizer: pieces of a text, and how sequences are wrapped in the model's special tokens."""
+class Wrapping(Protocol):
+    """What cuts texts into pieces and wraps sequences of them in the model's special tokens."""
 
     specials: dict[int, int]
     """How many special tokens stand around one text (key 1) and a pair of texts (key 2)."""
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
+
+
+class Tokens(Wrapping, Protocol):
+    """A tokenizer: also what its special tokens are."""
 
     @property
     def vocabulary(self) -> int: ...
@@ -26,10 +30,6 @@ class Tokens(Protocol):
     @property
     def sentinels(self) -> tuple[int, ...]:
         """What marks the gaps of a text, in order; none where a tokenizer has no such tokens."""
-
-    def pieces(self, texts: Sequence[str]) -> list[list[int]]: ...
-
-    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]: ...
 
@@ -46,10 +46,18 @@ class Tokens(Protocol):
         """What ends a text: the end of sequence, else the separator."""
 
 
+class Scored(Protocol):
+    """What outputs are held against: a batch, or its targets alone."""
+
+    @property
+    def target(self) -> Any: ...
+
+
 class Metric(Protocol):
     """Scores that are updated batch by batch in constant memory."""
 
-    def add(self, output: Tensor, batch: Batch) -> None: ...
+    def add(self, output: Any, batch: Any) -> None:
+        """Outputs, and the batch that they were given for; a metric of NumPy takes arrays, and needs the targets alone."""
 
     def value(self) -> dict[str, float]: ...
 

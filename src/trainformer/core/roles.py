@@ -3,28 +3,42 @@
 Every default of a method is the identity, so a new one overrides only what it changes.
 """
 
+from __future__ import annotations
+
+import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-
-from trainformer.core.batch import Batch, Encoded, Example
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError
-from trainformer.core.protocols import Metric, Tokens
 from trainformer.core.reports import EvalReport as EvalReport
 from trainformer.core.reports import StepReport as StepReport
-from trainformer.core.shift import shifting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from trainformer.core.batch import Batch, Encoded
+    from trainformer.core.model import Body as Body
+    from trainformer.core.model import Grad as Grad
+    from trainformer.core.model import Loss as Loss
+    from trainformer.core.model import Model as Model
+    from trainformer.core.protocols import Metric, Tokens
+    from trainformer.core.rows import Example
+else:
+    OF_PYTORCH = ("Body", "Grad", "Loss", "Model")
+
+    def __getattr__(name: str) -> Any:
+        """What is trained is loaded when it is first asked for: who only answers has no PyTorch."""
+        if name not in OF_PYTORCH:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module("trainformer.core.model"), name)
+
 
 Answer = dict[str, Any]
-Loss = Callable[[nn.Module, Batch], Tensor]
-"""(model, batch) -> one loss "U" for each unit, in nats."""
-Grad = Callable[[list[Batch]], Tensor]
-"""All micro-batches of a step -> their mean loss (a scalar); gradients have been added to the parameters."""
 
 
 @dataclass(frozen=True)
@@ -39,47 +53,6 @@ class Decision:
     thresholds: dict[str, float] = field(default_factory=dict)
     abstain: float | None = None
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-class Body(nn.Module):
-    """An encoder: hidden states of packed sequences."""
-
-    width: int
-    rate: float | None = None
-    """The highest learning rate that suits it while its weights are new; None where they have learnt something."""
-
-    def rates(self) -> dict[str, float]:
-        """By name, the share of the rate at which weights learn where it is not 1."""
-        return {}
-
-    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
-        """One "T D" tensor for each part of the batch."""
-        raise NotImplementedError("a backbone's body says how it runs")
-
-    def embed(self) -> nn.Embedding:
-        """The table of token embeddings: what adversarial training moves."""
-        raise NotImplementedError("a backbone's body knows its embedding")
-
-    def blocks(self) -> list[nn.Module]:
-        """Embeddings first, then the layers from the bottom up: what layer-wise rates and freezing speak of."""
-        raise NotImplementedError("a backbone's body knows its layers")
-
-    def attentions(self) -> list[nn.Module]:
-        """Self-attention of each layer that also reads the keys and values that its `prefix()` gives; none where it cannot."""
-        return []
-
-
-class Model(nn.Module):
-    """A body and a task's head: what is trained and shipped."""
-
-    def __init__(self, body: Body, head: nn.Module):
-        super().__init__()
-        self.body, self.head = body, head
-
-    def forward(self, batch: Batch) -> Tensor:
-        with shifting(self.body, batch):
-            output: Tensor = self.head(self.body(batch), batch)
-        return output
 
 
 class Task(Component):
@@ -131,8 +104,8 @@ class Task(Component):
         """How far two outputs for the same batch are apart, "U", symmetric: what consistency training lowers."""
 
     @abstractmethod
-    def answer(self, output: Tensor, decision: Decision) -> list[Answer]:
-        """What a user gets for each example, in order."""
+    def answer(self, output: Any, decision: Decision) -> list[Answer]:
+        """What a user gets for each example, in order; the output is a tensor, or an array where a task reads such."""
 
     @abstractmethod
     def metric(self, decision: Decision | None = None) -> Metric:
@@ -168,7 +141,7 @@ class Backbone(Component):
         """Raises UserError for a task that a model of its form cannot have, before a row is read."""
 
     @abstractmethod
-    def resolve(self) -> tuple["Backbone", list[str]]:
+    def resolve(self) -> tuple[Backbone, list[str]]:
         """The settings with what the user left open filled in, and what to say aloud about it."""
 
     @abstractmethod
@@ -176,7 +149,7 @@ class Backbone(Component):
         """Most tokens of a sequence that the model can read, special tokens included."""
 
     @abstractmethod
-    def load(self, task: Task) -> tuple[Model, "Backbone", list[str]]:
+    def load(self, task: Task) -> tuple[Model, Backbone, list[str]]:
         """A model with a head for the task, the settings as they were settled, and what to say aloud."""
 
     @abstractmethod
@@ -188,11 +161,17 @@ class Backbone(Component):
         """Whether the transformers library gives equal logits with what `save` writes."""
 
     @abstractmethod
-    def open(self, folder: Path, task: Task, stays: Sequence["Method"] = (), weights: dict[str, Tensor] | None = None) -> Model:
+    def open(self, folder: Path, task: Task, stays: Sequence[Method] = (), weights: dict[str, Tensor] | None = None) -> Model:
         """The model of a bundle; methods that stay extend it before the weights are loaded.
 
         `weights`, by our names, stand in for those of the folder: a base with an adapter, which is not folded yet.
         """
+
+
+def _no_lengths() -> Tensor:
+    import torch
+
+    return torch.empty(0)
 
 
 def _no_column(name: str) -> list[Any]:
@@ -215,7 +194,7 @@ class Facts:
     """Training rows; `batch.rows` counts from 0 among them."""
     column: Callable[[str], list[Any]] = _no_column
     """The values of a column of the training rows, in their order. Raises UserError if there is none of that name."""
-    lengths: Callable[[], Tensor] = lambda: torch.empty(0)
+    lengths: Callable[[], Tensor] = _no_lengths
     """Tokens of each training row, "N"."""
     tokenizer: str = ""
     """What tells one tokenizer from another."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from trainformer.core.batch import Example, Row
 from trainformer.core.config import DataSettings
 from trainformer.core.errors import UserError, nearest
 from trainformer.core.roles import Task
+from trainformer.core.rows import Example, Row
 from trainformer.data.formats import Source
 
 # fmt: off

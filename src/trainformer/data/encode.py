@@ -1,17 +1,23 @@
 """Texts as token sequences of at most `limit` tokens: what happens to long ones is chosen, counted and never silent."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from math import ceil
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from trainformer.core.batch import Encoded, Example, Part
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError
-from trainformer.core.protocols import Tokens
+from trainformer.core.protocols import Tokens, Wrapping
+from trainformer.core.rows import Example
+
+if TYPE_CHECKING:  # who only answers texts has no PyTorch: what makes tensors loads it when it is called
+    from torch import Tensor
+
+    from trainformer.core.arrays import Array
+    from trainformer.core.batch import Encoded, Part
 
 Policy = Literal["truncate", "head_tail", "window"]
 Wrapped = tuple[list[int], list[int]]
@@ -30,14 +36,29 @@ class LongText(Component):
     window_pool: Literal["mean", "max"] = "mean"
     """How the outputs of a text's windows are made one: the mean, or the largest of each."""
 
+    def sequences(self, pieces: Sequence[list[int]], tokens: Wrapping, limit: int) -> tuple[list[Wrapped], int]:
+        """The sequences of an example, none longer than `limit` tokens, and how many tokens were cut."""
+        return encode_texts(pieces, tokens, limit, self.long_text, self.window_overlap)
+
+    def targets(self, example: Example) -> Array:
+        """What is learnt from an example, as numbers "N"; none without a label. A task that has this answers without PyTorch."""
+        raise NotImplementedError("a task says what its targets are, or encodes its examples itself")
+
+    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
+        from torch import from_numpy
+
+        return self._encoded(example, pieces, tokens, limit, from_numpy(self.targets(example)))
+
     def _encoded(self, example: Example, pieces: Sequence[list[int]], tokens: Tokens, limit: int, target: Tensor) -> Encoded:
-        sequences, cut = encode_texts(pieces, tokens, limit, self.long_text, self.window_overlap)
+        from trainformer.core.batch import Encoded
+
+        sequences, cut = self.sequences(pieces, tokens, limit)
         parts = (as_part(sequences),)
         return Encoded(parts, target, example.row, example.weight, kind=example.kind, cut_tokens=cut)
 
 
 def encode_texts(
-    pieces: Sequence[list[int]], tokens: Tokens, limit: int, long_text: Policy = "truncate", overlap: float = 0.25
+    pieces: Sequence[list[int]], tokens: Wrapping, limit: int, long_text: Policy = "truncate", overlap: float = 0.25
 ) -> tuple[list[Wrapped], int]:
     """The sequences (ids, token types) of one text or a pair, each of at most `limit` tokens, and how many tokens were cut.
 
@@ -62,6 +83,10 @@ def encode_texts(
 
 def as_part(sequences: Sequence[Wrapped]) -> Part:
     """The sequences of one example end to end; token types only where the tokenizer gives them."""
+    import torch
+
+    from trainformer.core.batch import Part
+
     ids = torch.tensor([i for s, _ in sequences for i in s], dtype=torch.int32)
     kinds = torch.tensor([k for _, s in sequences for k in s], dtype=torch.uint8)
     return Part(ids, [len(s) for s, _ in sequences], kinds if len(kinds) else None)
@@ -104,7 +129,7 @@ def _head_tail(ids: list[int], count: int) -> list[int]:
     return ids[:head] + ids[len(ids) - (count - head) :]
 
 
-def _windows(pieces: Sequence[list[int]], tokens: Tokens, shares: list[int], overlap: float) -> tuple[list[Wrapped], int]:
+def _windows(pieces: Sequence[list[int]], tokens: Wrapping, shares: list[int], overlap: float) -> tuple[list[Wrapped], int]:
     longer = _longer([len(p) for p in pieces])
     kept = [_head(p, n) for p, n in zip(pieces, shares, strict=True)]
     cut = sum(len(p) - n for i, (p, n) in enumerate(zip(pieces, shares, strict=True)) if i != longer)

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from trainformer.core.batch import Row
 from trainformer.core.errors import UserError, nearest
 from trainformer.core.files import sha256
+from trainformer.core.rows import Row
 from trainformer.data.lines import BOM, MAX_ROW_BYTES, Lines, opened
 
 PEEK_ROWS = 100

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from trainformer.core.batch import Row
 from trainformer.core.errors import MissingExtra, UserError
 from trainformer.core.hub import reachable
+from trainformer.core.rows import Row
 from trainformer.data.formats import Source, checked_names, numbered
 
 CHUNK_ROWS = 1000

@@ -1,17 +1,21 @@
 """Labels: what counts as one, their order, how often each stands in the training rows, and what each weighs."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Iterable
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, PrivateAttr, field_validator
-from torch import Tensor
 
 from trainformer.core.component import Component
 from trainformer.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MANY_LABELS, MANY_SHARE = 20, 0.3
@@ -123,6 +127,8 @@ class Labelled(Component):
             return None
         given = self.class_weights
         values = [given.get(label, 1.0) for label in self.known] if isinstance(given, dict) else balanced
+        import torch
+
         return torch.tensor(values, device=device)
 
 

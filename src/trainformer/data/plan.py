@@ -11,6 +11,7 @@ from trainformer.core.batch import Batch, Encoded, pack
 from trainformer.core.errors import UserError
 from trainformer.core.seeds import seed_of
 from trainformer.data.cache import TokenCache
+from trainformer.data.groups import grouped
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,6 @@ def share(items: list[Encoded], rank: int, world: int) -> list[Encoded]:
     return found
 
 
-def grouped(items: list[Encoded], micro_tokens: int, padded: bool = False) -> Iterator[list[Encoded]]:
-    """Neighbours that together stay within the budget of tokens (padded: with their padding); order is kept."""
-    group: list[Encoded] = []
-    for item in items:
-        if group and _cost([*group, item], padded) > micro_tokens:
-            yield group
-            group = []
-        group.append(item)
-    if group:
-        yield group
-
-
-def _cost(group: list[Encoded], padded: bool) -> int:
-    if not padded:
-        return sum(e.tokens for e in group)
-    lengths = [n for e in group for n in e.parts[0].lengths]
-    return len(lengths) * max(lengths)
-
-
 def by_length(rows: Rows, micro_tokens: int, padded: bool = False) -> Iterator[Batch]:
     """All rows once, longest first, so that a lack of memory shows at once; `batch.rows` tells the places."""
     order = torch.argsort(rows.lengths, descending=True, stable=True)
@@ -125,7 +107,7 @@ def by_length(rows: Rows, micro_tokens: int, padded: bool = False) -> Iterator[B
     used = 0
     for i in order.tolist():
         item = rows[i]
-        cost = max(item.parts[0].lengths) * len(item.parts[0].lengths) if padded else item.tokens
+        cost = max(item.lengths) * len(item.lengths) if padded else item.tokens
         if group and used + cost > micro_tokens:
             yield pack(group)
             group, used = [], 0

@@ -1,4 +1,4 @@
-"""A model's tokenizer: the pieces of texts, and how sequences are wrapped in special tokens."""
+"""A model's tokenizer as the transformers library opens it: its special tokens by their roles."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,23 +10,21 @@ from typing import Any
 import transformers
 
 from trainformer.core.errors import UserError
+from trainformer.data.fast_tokens import FastTokens
 
 MASKS = ("<mask>", "[MASK]")
 """How masks are written; the first is what a tokenizer without one gets."""
 
 
-class HubTokens:
-    """The fast tokenizer of a checkpoint. Pieces and wrapping are apart, so that what is cut is known and counted."""
+class HubTokens(FastTokens):
+    """The fast tokenizer of a checkpoint, with what the transformers library knows of its special tokens."""
 
     def __init__(self, tokenizer: Any, where: str):
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UserError("its tokenizer has no fast form (tokenizer.json).", where=where)
-        self.tokenizer, self.backend, self.where = tokenizer, backend, where
-        backend.no_truncation()
-        backend.no_padding()
-        self.templates = {1: self._template("a"), 2: self._template("a", "a")}
-        self.specials = {n: sum(isinstance(slot, int) for slot, _ in t) for n, t in self.templates.items()}
+        super().__init__(backend, where)
+        self.tokenizer = tokenizer
 
     @classmethod
     def load(cls, name: str, revision: str | None = None) -> "HubTokens":
@@ -41,40 +39,6 @@ class HubTokens:
                 raise
             first = (str(error).strip().splitlines() or [""])[0][:300]
             raise UserError(f"its tokenizer cannot be read: {first}", where=name) from error
-
-    def _template(self, *texts: str) -> list[tuple[int | str, int]]:
-        """(special id, or "A"/"B" where a text stands; token type) in order, read off an encoding."""
-        encoding = self.backend.encode(*texts, add_special_tokens=True)
-        slots: list[tuple[int | str, int]] = []
-        for token, kind, sequence in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
-            slot: int | str = token if sequence is None else "AB"[sequence]
-            if not (isinstance(slot, str) and slots and slots[-1][0] == slot):
-                slots.append((slot, kind))
-        return slots
-
-    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens, nothing cut."""
-        return [e.ids for e in self.backend.encode_batch(list(texts), add_special_tokens=False)]
-
-    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
-        """The ids of one or two texts with their special tokens, and the type of each token."""
-        ids: list[int] = []
-        kinds: list[int] = []
-        for slot, kind in self.templates[len(texts)]:
-            piece = [slot] if isinstance(slot, int) else texts["AB".index(slot)]
-            ids += piece
-            kinds += [kind] * len(piece)
-        return ids, kinds
-
-    @cached_property
-    def typed(self) -> bool:
-        """Whether token types tell anything: a pair of BERT has 0 and 1, RoBERTa has none."""
-        return any(kind for template in self.templates.values() for _, kind in template)
-
-    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, int]]]:
-        """For each piece of each text the word it was cut from, by number, and where it begins and ends in the text."""
-        encoded = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [[(-1 if w is None else w, *span) for w, span in zip(e.word_ids, e.offsets, strict=True)] for e in encoded]
 
     @cached_property
     def vocabulary(self) -> int:

@@ -12,16 +12,9 @@ from types import FrameType
 import torch
 
 from trainformer.core.batch import Batch, cut
+from trainformer.core.errors import Interrupted as Interrupted
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Model, Task
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the checkpoint of its step is in `folder`, the run's. `code` is the exit code that shells expect."""
-
-    def __init__(self, number: int, step: int, folder: Path):
-        self.code, self.step, self.folder = 128 + number, step, folder
-        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; its checkpoint is kept.")
 
 
 @dataclass

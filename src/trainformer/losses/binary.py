@@ -1,7 +1,11 @@
 """Any number of C labels: binary cross-entropy, the mean over the classes of each unit; how far two outputs are apart."""
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a task names its loss, and answers without PyTorch
+    from torch import Tensor
 
 LEAST = 1e-12
 """Floor of the focal factor's base: a power below 1 has no finite slope at 0."""
@@ -15,6 +19,8 @@ def binary_cross_entropy(
     weight "C" multiplies the loss of each label that is true. smoothing moves a target from 1 to 1 - s/2 and from 0 to s/2
     (Szegedy et al. 2016, arXiv:1512.00567, for two classes). gamma is the focal power (Lin et al. 2017, arXiv:1708.02002).
     """
+    from torch.nn.functional import logsigmoid
+
     logits, target = logits.float(), target.float()
     soft = target * (1 - smoothing) + smoothing / 2
     positive = soft if weight is None else soft * weight

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainformer.bundle import adapters
+from trainformer.bundle.facts import ADAPTERS, facts_of
 from trainformer.core.errors import UserError
 from trainformer.core.files import check_manifest
 from trainformer.core.roles import Method, Model, Rule
@@ -76,9 +77,9 @@ class Adapter(Method):
     def _trained(self, folder: Path, model: Model) -> dict[str, Tensor]:
         """The bottlenecks of a bundle, whose width and style become those of all."""
         check_manifest(folder)
-        name, facts = adapters.facts_of(folder, None)
+        name, facts = facts_of(folder, None)
         given = facts["methods"].get("adapter", {"fuse": 1})
-        weights = load_file(folder / adapters.ADAPTERS / name / adapters.WEIGHTS)
+        weights = load_file(folder / ADAPTERS / name / adapters.WEIGHTS)
         found = {n.removeprefix(HERE): v for n, v in weights.items() if n.startswith(HERE)}
         if given["fuse"] or list(facts["methods"]) != ["adapter"]:
             raise UserError(

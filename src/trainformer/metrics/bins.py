@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from trainformer.core.arrays import Array
 
 BINS = 15
 
@@ -12,19 +13,19 @@ class Reliability:
     """15 bins (lo, hi] of 0..1 (Guo et al. 2017, arXiv:1706.04599); sums only, so memory is constant."""
 
     def __init__(self) -> None:
-        self.rows, self.scores, self.hits = (torch.zeros(BINS, dtype=torch.float64) for _ in range(3))
+        self.rows, self.scores, self.hits = (np.zeros(BINS) for _ in range(3))
 
-    def add(self, scores: Tensor, hits: Tensor) -> None:
+    def add(self, scores: Array, hits: Array) -> None:
         """Scores in 0..1 and whether each came true, both of one shape."""
-        scores, hits = scores.flatten().double(), hits.flatten().double()
-        bins = (scores * BINS).ceil().long().clamp(1, BINS) - 1
-        self.rows.index_add_(0, bins, torch.ones_like(scores))
-        self.scores.index_add_(0, bins, scores)
-        self.hits.index_add_(0, bins, hits)
+        scores, hits = scores.ravel(), hits.ravel()
+        bins = np.clip(np.ceil(scores * BINS).astype(np.int64), 1, BINS) - 1
+        self.rows += np.bincount(bins, minlength=BINS)
+        self.scores += np.bincount(bins, scores, BINS)
+        self.hits += np.bincount(bins, hits, BINS)
 
     def error(self) -> float:
         """Expected calibration error, 0..1: |mean score - share of hits| over the bins, by their rows. Nothing seen: 0."""
-        return float((self.scores - self.hits).abs().sum() / self.rows.sum().clamp(min=1))
+        return float(np.abs(self.scores - self.hits).sum() / max(self.rows.sum(), 1))
 
     def detail(self) -> list[dict[str, Any]]:
         """from, to, rows, mean score and share of hits of each bin; the two are None where a bin is empty."""

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from trainformer.core.arrays import Array
 
 
 class Counts:
@@ -11,17 +12,17 @@ class Counts:
 
     def __init__(self, labels: list[str]):
         self.labels = labels
-        self.both, self.said, self.true = (torch.zeros(len(labels), dtype=torch.int64) for _ in range(3))
+        self.both, self.said, self.true = (np.zeros(len(labels), dtype=np.int64) for _ in range(3))
 
-    def add(self, said: Tensor, truth: Tensor) -> None:
+    def add(self, said: Array, truth: Array) -> None:
         """Both "U C" of bool."""
         self.both += (said & truth).sum(0)
         self.said += said.sum(0)
         self.true += truth.sum(0)
 
-    def f1(self) -> Tensor:
+    def f1(self) -> Array:
         """F1 "C"; 0 for a label that is never hit."""
-        return 2 * self.both.double() / (self.said + self.true).clamp(min=1)
+        return 2 * self.both / np.maximum(self.said + self.true, 1)
 
     def macro(self) -> float:
         """The mean F1 of the labels that are true or said somewhere; the others can be neither right nor wrong. None: 1."""

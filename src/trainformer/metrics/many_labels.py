@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from trainformer.core.batch import Batch
+from trainformer.core.protocols import Scored
 from trainformer.core.roles import Decision
 from trainformer.metrics.bins import Reliability
 from trainformer.metrics.decide import AnyOf, held_back
@@ -26,7 +24,7 @@ class ManyLabels:
         self.rows = self.right = self.answered = self.answered_right = 0
         self.loss = self.brier = 0.0
 
-    def add(self, output: Tensor, batch: Batch) -> None:
+    def add(self, output: Any, batch: Scored) -> None:
         """Output "U C" and the batch whose target is the 0-or-1 rows "C", end to end."""
         rule, decision = self.rule, self.decision
         scores, truth = rule.scores(output, decision.temperature), rule.truth(batch.target)
@@ -39,7 +37,7 @@ class ManyLabels:
         self.answered += int(given.sum())
         self.answered_right += int((given & right).sum())
         self.loss += float(rule.loss(output, batch.target, decision.temperature).sum())
-        self.brier += float(((scores - truth.double()) ** 2).mean(-1).sum())
+        self.brier += float(((scores - truth) ** 2).mean(-1).sum())
         self.counts.add(said, truth)
         self.reliability.add(scores, truth)
 

@@ -4,10 +4,10 @@ import random
 from math import sqrt
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from trainformer.core.batch import Batch
+from trainformer.core.arrays import Array, array
+from trainformer.core.protocols import Scored
 from trainformer.metrics.decide import numbers
 
 KEPT_ROWS = 10_000
@@ -26,25 +26,26 @@ class Number:
         self.scale, self.range = (mean, deviation), (least, most)
         self.rows = 0
         self.loss = self.absolute = self.squared = 0.0
-        self.means, self.moments = torch.zeros(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
-        self.lows, self.highs = torch.full((2,), float("inf")).double(), torch.full((2,), float("-inf")).double()
+        self.means, self.moments = np.zeros(2), np.zeros((2, 2))
+        self.lows, self.highs = np.full(2, np.inf), np.full(2, -np.inf)
         self.kept: list[tuple[float, float]] = []
         self.draw = random.Random(0)
 
-    def add(self, output: Tensor, batch: Batch) -> None:
+    def add(self, output: Any, batch: Scored) -> None:
         """Output "U 1" and the batch whose target is "U", both in deviations from the mean."""
-        assert batch.target.numel() == output.numel(), "scores need targets"
-        true, said = numbers(batch.target, *self.scale), numbers(output, *self.scale, *self.range)
-        self.absolute += float((said - true).abs().sum())
+        output, target = array(output), array(batch.target)
+        assert target.size == output.size, "scores need targets"
+        true, said = numbers(target, *self.scale), numbers(output, *self.scale, *self.range)
+        self.absolute += float(np.abs(said - true).sum())
         self.squared += float(((said - true) ** 2).sum())
-        self.loss += float(((output.cpu().double().view(-1) - batch.target.cpu().double()) ** 2).sum())
-        self._merge(torch.stack([true, said]))
+        self.loss += float(((output.ravel().astype(np.float64) - target.ravel()) ** 2).sum())
+        self._merge(np.stack([true, said]))
         self._keep(list(zip(true.tolist(), said.tolist(), strict=True)))
 
     def value(self) -> dict[str, float]:
         if not self.rows:
             return {"examples": 0}
-        varies = (self.highs > self.lows).double()  # else rounding would pass for variance
+        varies = self.highs > self.lows  # else rounding would pass for variance
         total, answers = (self.moments.diagonal() * varies).tolist()
         scores = {"examples": self.rows, "rmse": sqrt(self.squared / self.rows), "mae": self.absolute / self.rows}
         scores["r2"] = 1 - self.squared / total if total else float(self.squared == 0)
@@ -55,14 +56,14 @@ class Number:
         """points: [true, said] of at most 1,000 of the rows kept; spearman_rows: how many rows that score is made of."""
         return {"points": [list(pair) for pair in self.kept[:1000]], "spearman_rows": len(self.kept)}
 
-    def _merge(self, both: Tensor) -> None:
+    def _merge(self, both: Array) -> None:
         count = both.shape[1]
         means = both.mean(1)
         centred = both - means[:, None]
         apart = means - self.means
         whole = self.rows + count
-        self.moments += centred @ centred.T + torch.outer(apart, apart) * (self.rows * count / whole)
-        self.lows, self.highs = torch.minimum(self.lows, both.amin(1)), torch.maximum(self.highs, both.amax(1))
+        self.moments += centred @ centred.T + np.outer(apart, apart) * (self.rows * count / whole)
+        self.lows, self.highs = np.minimum(self.lows, both.min(1)), np.maximum(self.highs, both.max(1))
         self.means += apart * (count / whole)
         self.rows = whole
 
@@ -81,14 +82,13 @@ def _correlation(shared: float, one: float, other: float) -> float:
 
 def _spearman(pairs: list[tuple[float, float]]) -> float:
     """Pearson's correlation of the ranks; equal values share the mean of theirs."""
-    ranks = torch.stack([_ranks(column) for column in torch.tensor(pairs, dtype=torch.float64).T])
-    ranks = ranks - ranks.mean(1, keepdim=True)
+    ranks = np.stack([_ranks(column) for column in np.array(pairs).T])
+    ranks = ranks - ranks.mean(1, keepdims=True)
     one, shared, other = (ranks[0] @ ranks[0], ranks[0] @ ranks[1], ranks[1] @ ranks[1])
     return _correlation(float(shared), float(one), float(other))
 
 
-def _ranks(values: Tensor) -> Tensor:
-    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    ranks: Tensor = (last - (counts.double() - 1) / 2)[place]
+def _ranks(values: Array) -> Array:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Array = (counts.cumsum() - (counts - 1) / 2)[place]
     return ranks

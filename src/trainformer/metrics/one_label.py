@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from trainformer.core.batch import Batch
+from trainformer.core.arrays import array
+from trainformer.core.protocols import Scored
 from trainformer.core.roles import Decision
 from trainformer.metrics.bins import Reliability
 from trainformer.metrics.decide import OneOf, held_back
@@ -24,27 +24,27 @@ class OneLabel:
     def __init__(self, labels: list[str], decision: Decision | None = None):
         self.rule, self.decision = OneOf(labels), decision or Decision()
         self.counts, self.reliability = Counts(labels), Reliability()
-        self.confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
+        self.confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
         self.rows = self.answered = self.answered_right = 0
         self.loss = self.brier = 0.0
 
-    def add(self, output: Tensor, batch: Batch) -> None:
+    def add(self, output: Any, batch: Scored) -> None:
         """Output "U C" and the batch whose target "U" is the place of each true label."""
-        target, rule = batch.target.cpu(), self.rule
+        target, rule = array(batch.target), self.rule
         assert len(target) == len(output), "scores need labels"
         scores, truth = rule.scores(output, self.decision.temperature), rule.truth(target)
         said = rule.said(scores, self.decision)
-        place = said.int().argmax(-1)
+        place = said.argmax(-1)
         right = place == target
         given = ~held_back(rule.confidence(scores, said), self.decision)
         self.rows += len(target)
         self.answered += int(given.sum())
         self.answered_right += int((given & right).sum())
         self.loss += float(rule.loss(output, target, self.decision.temperature).sum())
-        self.brier += float(((scores - truth.double()) ** 2).sum())
+        self.brier += float(((scores - truth) ** 2).sum())
         self.counts.add(said, truth)
-        self.reliability.add(scores.gather(-1, place[:, None]).squeeze(-1), right)
-        self.confusion.index_put_((target, place), torch.tensor(1), accumulate=True)
+        self.reliability.add(np.take_along_axis(scores, place[:, None], -1)[:, 0], right)
+        np.add.at(self.confusion, (target, place), 1)
 
     def value(self) -> dict[str, float]:
         if not self.rows:

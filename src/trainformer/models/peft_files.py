@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainformer.bundle import adapters
+from trainformer.bundle.facts import facts_of
 from trainformer.core.errors import UserError
 from trainformer.core.files import check_manifest, refuse_existing, write_folder, write_json
 from trainformer.core.roles import Backbone, Model, Task
@@ -29,7 +30,7 @@ def export(bundle: Path, out: Path, adapter: str | None, base: str | None) -> li
     """
     refuse_existing(out)
     check_manifest(bundle)
-    _, facts = adapters.facts_of(bundle, adapter)
+    _, facts = facts_of(bundle, adapter)
     kinds = [name for name in facts["methods"] if name in KINDS]
     others = [
         name for name in facts["methods"] if name not in KINDS and name in (*WHY_NOT, "prompt", "adapter", "bitfit", "freeze")

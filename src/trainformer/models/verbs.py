@@ -28,10 +28,10 @@ def evaluate(
     adapter: Annotated[str | None, typer.Option(help="which of a bundle's adapters answers")] = None,
 ) -> None:
     """Score a bundle on labelled rows, through its decision layer; with --choices a language model on multiple choice."""
-    from trainformer.bundle import Bundle
     from trainformer.core.config import DataSettings
+    from trainformer.runtime.opening import opened
 
-    scores = Bundle.open(bundle, adapter=adapter).evaluate(data, DataSettings(text=text, text_b=text_b, label=label), choices)
+    scores = opened(bundle, adapter).evaluate(data, DataSettings(text=text, text_b=text_b, label=label), choices)
     if as_json:
         print(json.dumps(scores))
     else:

@@ -8,6 +8,7 @@ from trainformer.core.batch import Batch
 from trainformer.core.roles import Body, Model, Task
 from trainformer.models.encoder import padded
 from trainformer.nn.pool import pool_windows
+from trainformer.runtime.session import MICRO_TOKENS
 
 Ask = Callable[[dict[str, Tensor]], Tensor]
 """input_ids, attention_mask and token_type_ids, each "S L" -> outputs "S C"."""
@@ -18,8 +19,7 @@ class Whole(Body):
 
     packed = False
     width = 0
-    micro_tokens = 1024
-    """Tokens of a batch, padding counted: states of so many stay in the caches of a processor."""
+    micro_tokens = MICRO_TOKENS
 
     def __init__(self, ask: Ask, pad: int):
         super().__init__()

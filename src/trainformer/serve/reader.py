@@ -1,12 +1,15 @@
 """What turns texts into items without the model's weights: the task's own reading, the tokenizer and the limit of a bundle."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from trainformer.bundle.adapters import FACTS, open_parts
+from trainformer.bundle.facts import facts_in, open_task
 from trainformer.core.errors import UserError
-from trainformer.data.tokens import HubTokens
+from trainformer.core.protocols import Tokens
+from trainformer.core.rows import Example
+from trainformer.data.encode import LongText
+from trainformer.data.fast_tokens import FastTokens
 from trainformer.serve.refusals import Refusal
 
 
@@ -25,9 +28,9 @@ class Reader:
     """Counts tokens as the bundle will. Thread safe."""
 
     def __init__(self, folder: Path):
-        self.facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        self.task, _, _ = open_parts(self.facts)
-        self.tokens = HubTokens.load(str(folder))
+        self.facts = facts_in(folder)
+        self.task = open_task(self.facts)
+        self.tokens = FastTokens.of(folder)
         self.limit = int(self.facts["max_tokens"])
 
     @property
@@ -50,12 +53,20 @@ class Reader:
         found = []
         for i, example in enumerate(examples):
             own = pieces[i * wanted : (i + 1) * wanted]
-            item = self.task.encode(example, own, self.tokens, self.limit)
+            tokens, cut = self._counted(example, own)
             unknown = sum(p.count(self.tokens.unknown_id) for p in own) if self.tokens.unknown_id is not None else 0
-            found.append(Read(item.tokens, sum(map(len, own)), item.cut_tokens, unknown))
+            found.append(Read(tokens, sum(map(len, own)), cut, unknown))
         if not truncate:
             self._refuse_long(found)
         return found
+
+    def _counted(self, example: Example, own: list[list[int]]) -> tuple[int, int]:
+        """Tokens of an example that the model will read, and those that are cut."""
+        if isinstance(self.task, LongText):
+            sequences, cut = self.task.sequences(own, self.tokens, self.limit)
+            return sum(len(ids) for ids, _ in sequences), cut
+        item = self.task.encode(example, own, cast(Tokens, self.tokens), self.limit)
+        return item.tokens, item.cut_tokens
 
     def _refuse_long(self, found: list[Read]) -> None:
         for i, item in enumerate(found):

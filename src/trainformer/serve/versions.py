@@ -8,6 +8,7 @@ from trainformer.bundle import reference
 from trainformer.bundle.reference import Reference
 from trainformer.bundle.refusing import reading
 from trainformer.core.errors import UserError
+from trainformer.runtime.opening import needing_pytorch, require_pytorch
 from trainformer.serve.lane import Lane
 from trainformer.serve.reader import Read, Reader
 
@@ -36,8 +37,9 @@ def opened(id_: str, folder: Path, lane: Lane) -> Version:
     """A version whose process is not started yet. Raises UserError for what is no bundle, or writes texts."""
     if not (folder / "trainformer.json").is_file():
         raise UserError("this folder is no bundle: it has no trainformer.json.", where=str(folder))
-    with reading(folder):
+    with needing_pytorch(folder), reading(folder):
         reader, known = Reader(folder), reference.read(folder)
+        require_pytorch(reader.facts)
     if reader.task.vocabulary:
         what = f"its task is {type(reader.task).key}, and the service answers with labels and numbers."
         raise UserError(what, where=str(folder), fix="Serve a bundle that was trained with labels.")

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
 
 from trainformer.bundle.reference import MOST_EMBEDDED, Reference, words
+from trainformer.core.arrays import Array
 from trainformer.serve import drift
 from trainformer.serve.alerts import Alerts
 from trainformer.serve.metrics import Metrics
@@ -60,16 +61,16 @@ class Window:
         }
         for name, (one, values) in sides.items():
             if min(len(one), len(values)) >= drift.LEAST:
-                other = torch.tensor(values)
+                other = np.array(values, np.float32)  # as the reference is kept
                 statistic, p = drift.ks(one, other)
                 found[name] = {"psi": drift.psi(one, other), "ks": statistic, "p": p, "window": len(values)}
         said = [label for labels, _, _ in answers for label in labels]
         if min(len(said), sum(known.labels.values())) >= drift.LEAST:
             names = sorted({*known.labels, *said})
-            counts = (torch.tensor([known.labels.get(n, 0) for n in names]), torch.tensor([said.count(n) for n in names]))
+            counts = ([known.labels.get(n, 0) for n in names], [said.count(n) for n in names])
             found["label"] = {"psi": drift.psi_of_counts(*counts), "window": len(said)}
         if min(len(known.embeddings), len(self.embeddings)) >= drift.LEAST:
-            squared, p = drift.mmd(known.embeddings, torch.tensor(list(self.embeddings)))
+            squared, p = drift.mmd(known.embeddings, np.array(self.embeddings))
             found["embedding"] = {"mmd": squared, "p": p, "window": len(self.embeddings)}
         return found
 
@@ -91,8 +92,8 @@ class Window:
         return drawn
 
 
-def _bins(reference: torch.Tensor, window: list[float], top: float) -> dict[str, list[Any]]:
-    counts = [torch.histc(each.float(), drift.BINS, 0, top) for each in (reference, torch.tensor(window))]
+def _bins(reference: Array, window: list[float], top: float) -> dict[str, list[Any]]:
+    counts = [np.histogram(each, drift.BINS, (0, top))[0] for each in (reference, window)]
     edges = [f"{top * i / drift.BINS:g}" for i in range(drift.BINS)]
     return {"names": edges, "training": (counts[0] / counts[0].sum()).tolist(), "window": (counts[1] / counts[1].sum()).tolist()}
 

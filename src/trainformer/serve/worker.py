@@ -14,24 +14,38 @@ from typing import Any
 Reply = dict[str, Any]
 
 
-def asker(folder: str) -> Callable[[dict[str, Any]], Reply]:
+def asker(folder: str, threads: int | None = None) -> Callable[[dict[str, Any]], Reply]:
     """What answers `{"texts": [[...], ...], "embed": 0 or 1}` with a bundle; an error of the model is an answer, too."""
-    from trainformer.bundle import Bundle
-    from trainformer.bundle.reference import watched
-
-    bundle = Bundle.open(folder)
+    answer = _answerer(folder, threads)
 
     def ask(asked: dict[str, Any]) -> Reply:
         began = time.perf_counter()
         texts = [tuple(each) for each in asked["texts"]]
         try:
-            with watched(bundle.model, asked["embed"]) as states:
-                answers = bundle.predict(texts)
+            answers, embeddings = answer(texts, asked["embed"])
         except Exception as error:  # the service tells whose request it was
             return {"error": f"{type(error).__name__}: {error}"[:300]}
-        return {"answers": answers, "embeddings": states.rounded(), "seconds": time.perf_counter() - began}
+        return {"answers": answers, "embeddings": embeddings, "seconds": time.perf_counter() - began}
 
     return ask
+
+
+def _answerer(folder: str, threads: int | None) -> Callable[[list[Any], list[int]], tuple[list[Any], list[list[float]]]]:
+    """(texts, rows) -> answers, and the mean states of those rows; a graph has no states."""
+    from trainformer.runtime.light import Light
+    from trainformer.runtime.opening import opened
+
+    bundle = opened(folder, threads=threads)
+    if isinstance(bundle, Light):
+        return lambda texts, rows: (bundle.predict(texts), [])
+    from trainformer.bundle.states import watched
+
+    def answer(texts: list[Any], rows: list[int]) -> tuple[list[Any], list[list[float]]]:
+        with watched(bundle.model, rows) as states:
+            answers = bundle.predict(texts)
+        return answers, states.rounded()
+
+    return answer
 
 
 def main() -> None:
@@ -48,21 +62,12 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand among the answers
     os.nice(given.nice)
-    ask = _opened(given)
+    ask = asker(given.bundle, given.threads)
     output.write(frames.frame({"ready": True}))
     output.flush()
     while (asked := frames.read(sys.stdin.buffer)) is not None:
         output.write(frames.frame(ask(asked)))
         output.flush()
-
-
-def _opened(given: argparse.Namespace) -> Callable[[dict[str, Any]], Reply]:
-    """The bundle, opened and warm: the first call of a model is slower than the others."""
-    import torch
-
-    if given.threads is not None:
-        torch.set_num_threads(given.threads)
-    return asker(given.bundle)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trainformer.bundle import Bundle
-from trainformer.bundle.adapters import FACTS
+from trainformer.bundle.facts import FACTS
 from trainformer.bundle.outputs import scored
 from trainformer.core.batch import Example
 from trainformer.core.config import DataSettings
@@ -45,8 +46,7 @@ class Compared:
         if rule is None:
             return None
         scores = rule.scores(self.output, self.bundle.decision.temperature)
-        found: Tensor = (rule.said(scores, self.bundle.decision) == rule.truth(self.target)).all(-1)
-        return found
+        return torch.from_numpy((rule.said(scores, self.bundle.decision) == rule.truth(self.target)).all(-1))
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,26 @@
 """Any number of labels for a text: tags, several topics at once."""
 
-from typing import Any, ClassVar
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 from pydantic import Field
-from torch import Tensor
 
-from trainformer.core.batch import Batch, Encoded, Example
+from trainformer.core.arrays import Array
 from trainformer.core.errors import UserError
-from trainformer.core.protocols import Tokens
 from trainformer.core.roles import Answer, Decision, Task
+from trainformer.core.rows import Example
 from trainformer.data.encode import LongText, require_texts
 from trainformer.data.labels import Labelled, label_text
 from trainformer.losses.binary import binary_cross_entropy, symmetric_kl
 from trainformer.metrics.decide import AnyOf
 from trainformer.metrics.many_labels import ManyLabels
+
+if TYPE_CHECKING:  # who only answers has no PyTorch
+    from torch import Tensor
+
+    from trainformer.core.batch import Batch
 
 
 class MultiLabel(LongText, Labelled, Task):
@@ -48,11 +54,12 @@ class MultiLabel(LongText, Labelled, Task):
     def settle(self) -> None:
         self._fix()
 
-    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
-        target = torch.zeros(0 if example.target is None else len(self.known))
+    def targets(self, example: Example) -> Array:
+        """1 for each label that is true, 0 for the others."""
+        found = np.zeros(0 if example.target is None else len(self.known), dtype=np.float32)
         for label in example.target or []:
-            target[self.index(label)] = 1.0
-        return self._encoded(example, pieces, tokens, limit, target)
+            found[self.index(label)] = 1.0
+        return found
 
     def outputs(self) -> int:
         return len(self.known)

@@ -1,18 +1,24 @@
 """A number for a text: a rating, a price, a strength."""
 
-from typing import Any, ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainformer.core.batch import Batch, Encoded, Example
-from trainformer.core.protocols import Tokens
+import numpy as np
+
+from trainformer.core.arrays import Array
 from trainformer.core.roles import Answer, Decision, Task
+from trainformer.core.rows import Example
 from trainformer.data.encode import LongText, require_texts
 from trainformer.data.numbers import Scaled, number
 from trainformer.losses.regression import huber, squared_error
 from trainformer.metrics.decide import number_answers, numbers
 from trainformer.metrics.number import Number
+
+if TYPE_CHECKING:  # who only answers has no PyTorch
+    from torch import Tensor
+
+    from trainformer.core.batch import Batch
 
 
 class Regression(LongText, Scaled, Task):
@@ -31,9 +37,9 @@ class Regression(LongText, Scaled, Task):
     def settle(self) -> None:
         self._fix_scale()
 
-    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
-        targets = [] if example.target is None else [self._standard(example.target)]
-        return self._encoded(example, pieces, tokens, limit, torch.tensor(targets, dtype=torch.float32))
+    def targets(self, example: Example) -> Array:
+        """The number in deviations from the mean."""
+        return np.array([] if example.target is None else [self._standard(example.target)], dtype=np.float32)
 
     def outputs(self) -> int:
         return 1

@@ -1,18 +1,24 @@
 """One label for a text: topic, sentiment, intent."""
 
-from typing import Any, ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainformer.core.batch import Batch, Encoded, Example
-from trainformer.core.protocols import Tokens
+import numpy as np
+
+from trainformer.core.arrays import Array
 from trainformer.core.roles import Answer, Decision, Task
+from trainformer.core.rows import Example
 from trainformer.data.encode import LongText, require_texts
 from trainformer.data.labels import Labelled, balanced_weights, label_text
 from trainformer.losses.classification import cross_entropy, symmetric_kl
 from trainformer.metrics.decide import OneOf
 from trainformer.metrics.one_label import OneLabel
+
+if TYPE_CHECKING:  # who only answers has no PyTorch
+    from torch import Tensor
+
+    from trainformer.core.batch import Batch
 
 
 class TextClassification(LongText, Labelled, Task):
@@ -34,9 +40,9 @@ class TextClassification(LongText, Labelled, Task):
     def settle(self) -> None:
         self._fix()
 
-    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
-        places = [] if example.target is None else [self.index(example.target)]
-        return self._encoded(example, pieces, tokens, limit, torch.tensor(places, dtype=torch.long))
+    def targets(self, example: Example) -> Array:
+        """The place of the label among the outputs."""
+        return np.array([] if example.target is None else [self.index(example.target)], dtype=np.int64)
 
     def outputs(self) -> int:
         return len(self.known)

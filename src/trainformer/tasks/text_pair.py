@@ -1,13 +1,14 @@
 """Two texts read together: their relation as a label, or their likeness as a number."""
 
-from typing import Any, ClassVar, Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainformer.core.batch import Batch, Encoded, Example
-from trainformer.core.protocols import Metric, Tokens
+import numpy as np
+
+from trainformer.core.arrays import Array
 from trainformer.core.roles import Answer, Decision, Task
+from trainformer.core.rows import Example
 from trainformer.data.encode import LongText, require_texts
 from trainformer.data.labels import Labelled, balanced_weights, label_text
 from trainformer.data.numbers import Scaled, number
@@ -16,6 +17,12 @@ from trainformer.losses.regression import huber, squared_error
 from trainformer.metrics.decide import OneOf, number_answers, numbers
 from trainformer.metrics.number import Number
 from trainformer.metrics.one_label import OneLabel
+
+if TYPE_CHECKING:  # who only answers has no PyTorch
+    from torch import Tensor
+
+    from trainformer.core.batch import Batch
+    from trainformer.core.protocols import Metric
 
 
 class TextPair(LongText, Labelled, Scaled, Task):
@@ -58,9 +65,9 @@ class TextPair(LongText, Labelled, Scaled, Task):
         else:
             self._fix_scale()
 
-    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
-        kind = torch.long if self.labelled else torch.float32
-        return self._encoded(example, pieces, tokens, limit, torch.tensor(self._target(example.target), dtype=kind))
+    def targets(self, example: Example) -> Array:
+        """The place of the label among the outputs, or the number in deviations from the mean."""
+        return np.array(self._target(example.target), dtype=np.int64 if self.labelled else np.float32)
 
     def _target(self, target: Any) -> list[float]:
         if target is None:

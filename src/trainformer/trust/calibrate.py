@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from math import exp, isfinite, log, sqrt
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from trainformer.core.arrays import Array, array
 from trainformer.core.config import DecisionSettings
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Decision, Task
@@ -19,7 +20,7 @@ COLDEST, HOTTEST = 0.05, 20.0
 STEPS = 50
 
 
-def fit(task: Task, output: Tensor, target: Tensor, settings: DecisionSettings) -> tuple[Decision, list[str]]:
+def fit(task: Task, output: Any, target: Any, settings: DecisionSettings) -> tuple[Decision, list[str]]:
     """A decision for a task from its validation outputs "N C" and targets, and notes to be said to the user.
 
     A temperature or thresholds that do not help on validation are left out. A task without a `rule` (numbers) gets the empty
@@ -65,7 +66,7 @@ def check_costs(rule: Rule | None, settings: DecisionSettings) -> None:
                 raise UserError(f"the cost is {cost}: it must be finite.", where=f"{where}.{said}.{true}")
 
 
-def fit_temperature(rule: Rule, output: Tensor, target: Tensor) -> tuple[float, list[str]]:
+def fit_temperature(rule: Rule, output: Any, target: Any) -> tuple[float, list[str]]:
     """The temperature of least negative log likelihood (Guo et al. 2017, arXiv:1706.04599), 1 where none is better.
 
     The likelihood has one optimum, found by golden section over log T. Where all validation rows are right the optimum is
@@ -87,7 +88,7 @@ def fit_temperature(rule: Rule, output: Tensor, target: Tensor) -> tuple[float, 
     return temperature, notes
 
 
-def fit_thresholds(rule: Rule, scores: Tensor, truth: Tensor) -> tuple[dict[str, float], list[str]]:
+def fit_thresholds(rule: Rule, scores: Array, truth: Array) -> tuple[dict[str, float], list[str]]:
     """For each label the threshold of the best F1 on validation; none at all if the mean F1 is not better for them."""
     found = {}
     for place, label in enumerate(rule.labels):
@@ -102,31 +103,28 @@ def fit_thresholds(rule: Rule, scores: Tensor, truth: Tensor) -> tuple[dict[str,
     return {}, [*notes, f"thresholds do not raise the mean F1 on validation ({plain:.4f}): left out."]
 
 
-def best_f1_threshold(scores: Tensor, true: Tensor) -> float:
+def best_f1_threshold(scores: Any, true: Any) -> float:
     """The least score "N" to say a label so that F1 against `true` "N" is best; of equals the highest.
 
     It lies half-way between the last score that is said and the next, so that it does not hang on one row.
     """
-    ranked, order = scores.double().sort(descending=True, stable=True)
-    said = torch.arange(1, len(ranked) + 1, dtype=torch.float64)
-    f1 = 2 * true[order].double().cumsum(0) / (said + true.sum())
-    below = torch.cat([ranked[1:], ranked.new_zeros(1)])
-    last_of_its_score = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])
-    place = int(f1.masked_fill(~last_of_its_score, -1.0).argmax())
+    ranked, true = _highest_first(array(scores), array(true))
+    said = np.arange(1, len(ranked) + 1)
+    f1 = 2 * true.cumsum() / (said + true.sum())
+    below = np.append(ranked[1:], 0.0)
+    place = int(np.where(_last_of_its_score(ranked), f1, -1.0).argmax())
     return float((ranked[place] + below[place]) / 2)
 
 
-def fit_abstain(confidence: Tensor, right: Tensor, error: float) -> tuple[float | None, str]:
+def fit_abstain(confidence: Any, right: Any, error: float) -> tuple[float | None, str]:
     """The lowest confidence "N" from which the share of answers that are not `right` "N" is below `error`, and a note.
 
     None if no band is needed, or none is narrow enough.
     """
     rows = len(confidence)
-    ranked, order = confidence.sort(descending=True, stable=True)
-    answered = torch.arange(1, rows + 1, dtype=torch.float64)
-    wrong = (~right[order]).double().cumsum(0)
-    last_of_its_score = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])
-    fits = (last_of_its_score & (wrong / answered < error)).nonzero().flatten()
+    ranked, right = _highest_first(array(confidence), array(right))
+    wrong = (~right).cumsum()
+    fits = np.flatnonzero(_last_of_its_score(ranked) & (wrong / np.arange(1, rows + 1) < error))
     if len(fits) == 0:
         return None, f"no band of silence keeps the error below {error:g} on validation: every row is answered."
     kept = int(fits[-1]) + 1
@@ -138,7 +136,17 @@ def fit_abstain(confidence: Tensor, right: Tensor, error: float) -> tuple[float 
     return float((ranked[kept - 1] + ranked[kept]) / 2), found
 
 
-def _macro_f1(rule: Rule, scores: Tensor, truth: Tensor, decision: Decision) -> float:
+def _highest_first(scores: Array, values: Array) -> tuple[Array, Array]:
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], values[order]
+
+
+def _last_of_its_score(ranked: Array) -> Array:
+    """Where the next score, if there is one, is lower."""
+    return np.append(ranked[1:] < ranked[:-1], True)
+
+
+def _macro_f1(rule: Rule, scores: Array, truth: Array, decision: Decision) -> float:
     counts = Counts(rule.labels)
     counts.add(rule.said(scores, decision), truth)
     return counts.macro()

@@ -1,0 +1,1 @@
+"""Answers with a model that is an ONNX graph, without PyTorch."""
