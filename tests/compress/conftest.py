@@ -16,6 +16,7 @@ from trainformer.core import registry
 from trainformer.core.roles import Backbone, Decision, Task
 from trainformer.data.columns import Columns
 from trainformer.data.tokens import HubTokens
+from trainformer.runtime.opening import opened
 
 WORDS = [f"w{i}" for i in range(1500)]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
@@ -126,3 +127,9 @@ def rows(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write_rows
+
+
+@pytest.fixture(params=["with PyTorch", "without"])
+def open_it(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
+    """Opens the bundle of a graph by either way."""
+    return Bundle.open if request.param == "with PyTorch" else opened

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from trainformer.bundle import Bundle
 from trainformer.core.errors import UserError
 from trainformer.core.files import MANIFEST, sha256, write_json, write_manifest
 
@@ -41,7 +40,7 @@ def outside(tensor: Any, location: str) -> None:
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../secret", "beside.data"])
 @pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
-def test_weights_in_other_files_are_refused(location: str, where: str, graph: Path) -> None:
+def test_weights_in_other_files_are_refused(location: str, where: str, graph: Path, open_it: Any) -> None:
     """Also where the file lies in the folder, and where the tensor hides in a node or in a branch; the manifest is in order."""
     proto = onnx.load(str(graph / "model.onnx"))
     tensor = onnx.numpy_helper.from_array(__import__("numpy").zeros(4, "float32"), "evil")
@@ -58,18 +57,18 @@ def test_weights_in_other_files_are_refused(location: str, where: str, graph: Pa
     (graph / "model.onnx").write_bytes(proto.SerializeToString())
     write_manifest(graph)
     with pytest.raises(UserError, match="are to be read from another file"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
-def test_what_is_no_graph_is_refused(graph: Path) -> None:
+def test_what_is_no_graph_is_refused(graph: Path, open_it: Any) -> None:
     for data in (b"", b"no graph", b"\x80\x04K\x01."):
         (graph / "model.onnx").write_bytes(data)
         write_manifest(graph)
         with pytest.raises(UserError, match=r"model\.onnx"):
-            Bundle.open(graph)
+            open_it(graph)
 
 
-def test_a_graph_of_other_inputs_is_refused(graph: Path) -> None:
+def test_a_graph_of_other_inputs_is_refused(graph: Path, open_it: Any) -> None:
     make = onnx.helper
     given, found = (make.make_tensor_value_info(name, 1, ["a"]) for name in ("pixels", "y"))
     body = make.make_graph([make.make_node("Identity", ["pixels"], ["y"])], "g", [given], [found])
@@ -77,39 +76,39 @@ def test_a_graph_of_other_inputs_is_refused(graph: Path) -> None:
     (graph / "model.onnx").write_bytes(model.SerializeToString())
     write_manifest(graph)
     with pytest.raises(UserError, match="it asks for pixels and gives 1 outputs"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
-def test_an_operator_that_nobody_knows_is_refused(graph: Path) -> None:
+def test_an_operator_that_nobody_knows_is_refused(graph: Path, open_it: Any) -> None:
     proto = onnx.load(str(graph / "model.onnx"))
     proto.graph.node[0].op_type = "Exfiltrate"
     (graph / "model.onnx").write_bytes(proto.SerializeToString())
     write_manifest(graph)
     with pytest.raises(UserError, match="ONNX Runtime cannot read it"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
-def test_links_are_refused(graph: Path, tmp_path: Path) -> None:
+def test_links_are_refused(graph: Path, open_it: Any, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes((graph / "model.onnx").read_bytes())
     (graph / "model.onnx").unlink()
     (graph / "model.onnx").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="symbolic link"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/hostname", "a/../../elsewhere"])
-def test_names_outside_are_refused(name: str, graph: Path, tmp_path: Path) -> None:
+def test_names_outside_are_refused(name: str, graph: Path, open_it: Any, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("x")
     listed = json.loads((graph / MANIFEST).read_text())
     write_json(graph / MANIFEST, {name: sha256(tmp_path / "elsewhere"), **listed})
     with pytest.raises(UserError, match="lies outside the folder"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_a_changed_byte_is_refused(place: float, graph: Path) -> None:
+def test_a_changed_byte_is_refused(place: float, graph: Path, open_it: Any) -> None:
     data = bytearray((graph / "model.onnx").read_bytes())
     data[int(place * (len(data) - 1))] ^= 1
     (graph / "model.onnx").write_bytes(data)
     with pytest.raises(UserError, match=r"model\.onnx.*SHA-256 differs"):
-        Bundle.open(graph)
+        open_it(graph)

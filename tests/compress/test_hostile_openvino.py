@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from trainformer.bundle import Bundle
 from trainformer.core.errors import UserError
 from trainformer.core.files import write_manifest
-from trainformer.models.ir import GRAPH, WEIGHTS
+from trainformer.runtime.ir import GRAPH, WEIGHTS
 
 pytest.importorskip("openvino", reason="no openvino here: pip install 'trainformer[openvino]'")
 pytest.importorskip("onnxscript", reason="no onnxscript here: pip install 'trainformer[onnx]'")
@@ -79,55 +78,55 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_does_harm_is_refused(case: str, graph: Path) -> None:
+def test_what_does_harm_is_refused(case: str, graph: Path, open_it: Any) -> None:
     change, said = CASES[case]
     changed(graph, change)
     with pytest.raises(UserError, match=said):
-        Bundle.open(graph)
+        open_it(graph)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-7"])
-def test_another_encoding_hides_nothing(encoding: str, graph: Path) -> None:
+def test_another_encoding_hides_nothing(encoding: str, graph: Path, open_it: Any) -> None:
     text = (graph / GRAPH).read_text(encoding="utf-8").split("?>", 1)[1].lstrip()
     hidden = f'<?xml version="1.0" encoding="{encoding}"?>' + text.replace("<net name=", f"{FILE} name2=", 1)
     (graph / GRAPH).write_bytes(hidden.encode(encoding))
     write_manifest(graph)
     with pytest.raises(UserError, match="it is no graph of OpenVINO"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
-def test_a_file_that_is_missing_is_said(graph: Path) -> None:
+def test_a_file_that_is_missing_is_said(graph: Path, open_it: Any) -> None:
     for name in (WEIGHTS, GRAPH):
         (graph / name).unlink()
         write_manifest(graph)
         with pytest.raises(UserError, match=name.replace(".", r"\.")):
-            Bundle.open(graph)
+            open_it(graph)
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "sub/pytorch_model.bin", "OPENVINO_MODEL.BIN"])
-def test_other_files_of_that_kind_are_pickles_still(name: str, graph: Path) -> None:
+def test_other_files_of_that_kind_are_pickles_still(name: str, graph: Path, open_it: Any) -> None:
     (graph / name).parent.mkdir(exist_ok=True)
     (graph / name).write_bytes(b"\x80\x04.")
     write_manifest(graph)
     with pytest.raises(UserError, match="it is a pickle"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
 @pytest.mark.parametrize("name", [GRAPH, WEIGHTS])
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
-def test_a_changed_byte_is_refused(place: float, name: str, graph: Path) -> None:
+def test_a_changed_byte_is_refused(place: float, name: str, graph: Path, open_it: Any) -> None:
     data = bytearray((graph / name).read_bytes())
     data[int(place * (len(data) - 1))] ^= 1
     (graph / name).write_bytes(data)
     with pytest.raises(UserError, match=r"SHA-256 differs"):
-        Bundle.open(graph)
+        open_it(graph)
 
 
 FUZZ = """
 import random, sys
 from pathlib import Path
 from trainformer.core.errors import UserError
-from trainformer.models.ir import GRAPH, Session
+from trainformer.runtime.ir import GRAPH, Session
 path, draw, refused = Path(sys.argv[1]) / GRAPH, random.Random(0), 0
 whole = path.read_bytes()
 values = [i for i in range(1, len(whole)) if whole[i - 1] == 34 and whole[i - 2] == 61]

@@ -16,7 +16,7 @@ from trainformer.compress.smaller import Wanted
 from trainformer.core.config import DataSettings
 from trainformer.core.files import write_json, write_manifest
 from trainformer.core.roles import Decision
-from trainformer.models.ir import GRAPH, WEIGHTS
+from trainformer.runtime.ir import GRAPH, WEIGHTS
 
 openvino = pytest.importorskip("openvino", reason="no openvino here: pip install 'trainformer[openvino]'")
 pytest.importorskip("onnxruntime", reason="no onnxruntime here: pip install 'trainformer[onnx]'")

@@ -1,6 +1,7 @@
 """A graph answers without PyTorch as it does with it: each task, texts of every length, the same sentences where it refuses."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from trainformer.runtime.opening import opened
 from trainformer.runtime.session import cores
 
 Graph = Callable[[str], Path]
+ROOT = Path(__file__).resolve().parents[2]
 CASES = ["one label", "costs", "many labels", "a pair", "likeness", "a number", "head and tail"]
 
 
@@ -109,3 +111,23 @@ def test_threads_are_those_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -
     for silent in ("", "0", "many"):
         monkeypatch.setenv("OMP_NUM_THREADS", silent)
         assert 1 <= cores() <= 4096
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "e5-small-zh-en"])
+def test_tokens_of_real_models_are_those_of_the_library(name: str) -> None:
+    folder = Path(os.environ.get("TRAINFORMER_SHARED", ROOT.parent / "shared")) / "models" / name
+    if not folder.is_dir():
+        pytest.skip(f"no model at {folder}; TRAINFORMER_SHARED says where the folder of models is")
+    texts = [
+        "",
+        " ",
+        "A fine film, isn't it?",
+        "好电影！两小时\n不后悔。",
+        "naïve Ünïcödé ﬁ 🎬",
+        "[MASK] <s> </s> [SEP]",
+        "x" * 300,
+        "１２３ ，。",
+    ]
+    light, hub = FastTokens.of(folder), HubTokens.load(str(folder))
+    assert light.pieces(texts) == hub.pieces(texts) and light.specials == hub.specials
+    assert light.wrap([5, 6], [7]) == hub.wrap([5, 6], [7]) and light.wrap([5, 6]) == hub.wrap([5, 6])

@@ -4,8 +4,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from trainformer.core.errors import UserError
-from trainformer.models import ir
 from trainformer.models.onnx import GRAPH
+from trainformer.runtime import ir
 
 
 def write_ir(folder: Path) -> None:

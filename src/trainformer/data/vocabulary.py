@@ -82,10 +82,8 @@ def train(texts: Callable[[], Iterable[str]], wanted: Wanted) -> tuple[Any, list
 
 def _untrained(wanted: Wanted, style: Style) -> Any:
     """Normaliser, pre-tokeniser, empty model and decoder of a kind."""
-    try:
-        from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-    except ImportError as error:
-        raise MissingExtra("tokenizers", "tokenizers") from error
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
     unknown = style.roles["unk_token"]
     lower = [normalizers.Lowercase()] if wanted.lowercase else []
     if wanted.kind == "wordpiece":

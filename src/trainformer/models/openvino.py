@@ -11,9 +11,9 @@ from torch import Tensor
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model, Task
-from trainformer.models.ir import GRAPH, WEIGHTS, Session
 from trainformer.models.onnx import CONFIG, Onnx
 from trainformer.models.whole import Whole, whole_model
+from trainformer.runtime.ir import GRAPH, WEIGHTS, Session
 
 
 class Openvino(Onnx):

@@ -1,1 +1,1 @@
-"""Answers with a model that is an ONNX graph, without PyTorch."""
+"""Answers with a model that is a graph of ONNX Runtime or OpenVINO, without PyTorch."""

@@ -1,7 +1,7 @@
-"""A bundle whose model is an ONNX graph, asked without PyTorch: the same task, the same tokens, the same batches."""
+"""A bundle whose model is a graph, asked without PyTorch: the same task, the same tokens, the same batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +16,17 @@ from trainformer.core.rows import Example
 from trainformer.data.encode import LongText
 from trainformer.data.fast_tokens import FastTokens
 from trainformer.data.groups import grouped
+from trainformer.runtime import ir
 from trainformer.runtime.padding import Item, joined, padded
 from trainformer.runtime.session import GRAPH, MICRO_TOKENS, Session, cores
+
+SESSIONS: dict[str, Callable[[Path, dict[str, Any], int], Session | ir.Session]] = {
+    "onnx": lambda folder, model, threads: Session(folder / GRAPH, threads),
+    "openvino": lambda folder, model, threads: ir.Session(
+        folder / ir.GRAPH, threads, int(model["group"]), bool(model["bfloat16"])
+    ),
+}
+"""What runs the graph of a bundle, by its kind of model, from its settings."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Light(Asked):
     def __init__(self, folder: Path, facts: dict[str, Any], threads: int | None = None):
         super().__init__(open_task(facts), facts)
         self.reading = cast(LongText, self.task)  # who opens it has looked
-        self.session = Session(folder / GRAPH, threads or cores())
+        self.session = SESSIONS[facts["model"]["kind"]](folder, facts["model"], threads or cores())
         self.tokens = FastTokens.of(folder)
         self.pad = int(facts["model"]["pad"])
 
@@ -55,10 +64,10 @@ class Light(Asked):
 
     def logits(self, texts: Sequence[Any]) -> Array:
         """Raw outputs "N C" before the decision layer, in the order of `labels`."""
-        found = [np.empty((0, self.task.outputs()), np.float32)]
-        for chunk in chunks(self._example(i, t) for i, t in enumerate(texts)):
-            found.append(self._in_order(self._items(chunk)))
-        return np.concatenate(found)
+        asked = chunks(self._example(i, t) for i, t in enumerate(texts))
+        items = [item for chunk in asked for item in self._items(chunk)]
+        numbered = [replace(item, row=i) for i, item in enumerate(items)]
+        return self._in_order(numbered) if numbered else np.empty((0, self.task.outputs()), np.float32)
 
     def evaluate(self, given: Any, settings: DataSettings | None = None, choices: str | None = None) -> dict[str, float]:
         """The task's scores on labelled rows, in constant memory, through the shipped decision layer."""

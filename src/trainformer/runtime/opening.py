@@ -12,7 +12,7 @@ from trainformer.core import registry
 from trainformer.core.errors import UserError, of_training
 from trainformer.core.roles import Task
 from trainformer.data.encode import LongText
-from trainformer.runtime.light import Light
+from trainformer.runtime.light import SESSIONS, Light
 
 if TYPE_CHECKING:
     from trainformer.bundle.reading import Bundle
@@ -36,7 +36,7 @@ def opened(folder: str | Path, adapter: str | None = None, threads: int | None =
 
 def answers_alone(facts: dict[str, Any]) -> bool:
     """Whether a bundle's model is a graph, and its task reads texts and scores answers without PyTorch."""
-    return bool(facts["model"]["kind"] == "onnx") and issubclass(registry.find(Task, facts["task"]["name"]), LongText)
+    return facts["model"]["kind"] in SESSIONS and issubclass(registry.find(Task, facts["task"]["name"]), LongText)
 
 
 def require_pytorch(facts: dict[str, Any]) -> None:
