@@ -120,6 +120,8 @@ def _hides_padding_alone(proto: Any, mask: str, longest: int, onnx: Any) -> bool
 
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
+    _replace(watched.graph, _needed(list(watched.graph.node), {mask}))  # the mask alone: attention over the longest is large
+    del watched.graph.output[:]
     watched.graph.output.append(onnx.helper.make_tensor_value_info(mask, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     real = numpy.ones((2, longest), dtype=numpy.int64)
