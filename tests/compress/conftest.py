@@ -1,6 +1,7 @@
 """Bundles of tiny random models of each family, and rows that they answer rightly more often than not."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,21 @@ def rows(tmp_path: Path) -> Callable[..., Path]:
 def open_it(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
     """Opens the bundle of a graph by either way."""
     return Bundle.open if request.param == "with PyTorch" else opened
+
+
+EXPORTED: dict[str, Path] = {}
+
+
+@pytest.fixture
+def exported(make: Any, cli: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`exported("onnx")`: a bundle with a graph of a kind, a copy; written once for all tests."""
+
+    def copy(to: str) -> Path:
+        if to not in EXPORTED:
+            out = tmp_path_factory.mktemp("exported") / "graph"
+            assert cli("export", make(), "--to", to, "--out", out).code == 0
+            EXPORTED[to] = out
+        shutil.copytree(EXPORTED[to], tmp_path / "graph")
+        return tmp_path / "graph"
+
+    return copy

@@ -52,6 +52,14 @@ def test_a_mask_that_hides_real_tokens_stays(hidden: float, make: Callable[..., 
     assert fuse(proto, LONGEST, onnx) == (3 if hidden == 0 else 2)
 
 
+def test_a_softmax_of_another_axis_stays(make: Callable[..., Path], tmp_path: Path) -> None:
+    write_graph(Bundle.open(make("bert")), tmp_path)
+    proto = onnx.load(tmp_path / "model.onnx")
+    axis = next(a for node in proto.graph.node if node.op_type == "Softmax" for a in node.attribute if a.name == "axis")
+    axis.i = 2
+    assert fuse(proto, LONGEST, onnx) == 2
+
+
 def _softmax_reads(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     return any(other.op_type == "Softmax" and other.input[0] == node.output[0] for other in proto.graph.node)
 

@@ -1,6 +1,5 @@
 """Graphs of OpenVINO that were made to do harm: other files, other operators, memory, broken descriptions. All are refused."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,18 +15,11 @@ from trainformer.runtime.ir import GRAPH, WEIGHTS
 pytest.importorskip("openvino", reason="no openvino here: pip install 'trainformer[openvino]'")
 pytest.importorskip("onnxscript", reason="no onnxscript here: pip install 'trainformer[onnx]'")
 
-MADE: dict[str, Path] = {}
-
 
 @pytest.fixture
-def graph(make: Any, cli: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with a graph, to do harm to; exported once."""
-    if not MADE:
-        out = tmp_path_factory.mktemp("exported") / "graph"
-        assert cli("export", make(), "--to", "openvino", "--out", out).code == 0
-        MADE["graph"] = out
-    shutil.copytree(MADE["graph"], tmp_path / "graph")
-    return tmp_path / "graph"
+def graph(exported: Callable[[str], Path]) -> Path:
+    """A bundle with a graph, to do harm to."""
+    return exported("openvino")
 
 
 def changed(graph: Path, change: Callable[[str], str]) -> None:

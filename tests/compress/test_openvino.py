@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from trainformer.bundle import Bundle
-from trainformer.compress import check, gate, smaller
+from trainformer.compress import gate, smaller
 from trainformer.compress.smaller import Wanted
 from trainformer.core.config import DataSettings
 from trainformer.core.files import write_json, write_manifest
@@ -75,22 +75,6 @@ def test_labels_decision_and_facts_travel(make: Any, rows: Any, cli: Any, tmp_pa
     assert not (out / "model.onnx").exists() and transformers.AutoConfig.from_pretrained(out).num_labels == 3
     described = (out / GRAPH).read_text(encoding="utf-8")
     assert "rt_info" not in described and str(tmp_path) not in described and "site-packages" not in described
-
-
-def test_what_answers_otherwise_is_not_written(make: Any, cli: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    from trainformer.compress import export
-
-    found = check.require_same
-
-    def moved(bundle: Bundle, *others: Any) -> str:
-        with torch.no_grad():
-            bundle.model.head.last.bias[0] += 0.01
-        return found(bundle, *others)
-
-    monkeypatch.setattr(export, "require_same", moved)
-    done = cli("export", make(), "--to", "openvino", "--out", tmp_path / "out")
-    assert done.code == 2 and "answers otherwise: logits differ by up to 0.01" in done.err
-    assert list(tmp_path.glob("*out*")) == []
 
 
 def test_it_is_no_start_for_anything_else(make: Any, rows: Any, cli: Any, tmp_path: Path) -> None:

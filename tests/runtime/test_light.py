@@ -16,6 +16,7 @@ from trainformer.data.tokens import HubTokens
 from trainformer.runtime.light import Light
 from trainformer.runtime.opening import opened
 from trainformer.runtime.session import cores
+from trainformer.tasks.text_classification import TextClassification
 
 Graph = Callable[[str], Path]
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +94,13 @@ def test_an_adapter_is_refused_in_the_same_words(graph: Graph) -> None:
 def test_what_is_no_graph_is_opened_by_pytorch(trained: Path) -> None:
     bundle = opened(trained / "bundle")
     assert isinstance(bundle, Bundle) and bundle.predict("a good film") == Bundle.open(trained / "bundle").predict("a good film")
+
+
+def test_a_task_that_says_no_targets_is_asked_with_tensors(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a user's own, that encodes its examples itself, as docs/extend.md shows: its answers may take tensors alone."""
+    monkeypatch.delattr(TextClassification, "targets")
+    assert isinstance(opened(graph("one label")), Bundle)
+    assert isinstance(opened(graph("a number")), Light)
 
 
 def test_its_tokens_are_those_of_the_library(graph: Graph, of: Any) -> None:

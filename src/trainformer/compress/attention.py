@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 
-from trainformer.compress.products import declare
+from trainformer.compress.nodes import declare, needed, replace
 from trainformer.compress.roundings import CONTRIB
 
 MASK, MASK_WHOLE, UNPADDED = "attention_mask", "attention_mask_int32", "no_row_is_padded"
@@ -72,7 +72,7 @@ def fuse(proto: Any, longest: int, onnx: Any) -> int:
     for node in proto.graph.node:
         spelt = fused.get(node.output[0])
         nodes.append(_operator(spelt, onnx) if spelt else node)
-    _replace(proto.graph, _needed(nodes, {each.name for each in proto.graph.output}))
+    replace(proto.graph, needed(nodes, {each.name for each in proto.graph.output}))
     declare(proto, CONTRIB, onnx)
     return len(fused)
 
@@ -88,6 +88,8 @@ def _spelt_out(graph: Graph, softmax: Any) -> list[Attention]:
         sides = [_heads(graph, *side) for side in ((queries, SPLIT), (keys, SPLIT_KEYS), (mixed.input[1], SPLIT))]
         scale = graph.constant(factor)
     except LookupError:
+        return []
+    if any(a.i not in (-1, 3) for a in softmax.attribute if a.name == "axis"):
         return []
     inputs, heads = [name for name, _ in sides], {count for _, count in sides}
     if scale.size != 1 or len(heads) != 1:
@@ -120,7 +122,7 @@ def _hides_padding_alone(proto: Any, mask: str, longest: int, onnx: Any) -> bool
 
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
-    _replace(watched.graph, _needed(list(watched.graph.node), {mask}))  # the mask alone: attention over the longest is large
+    replace(watched.graph, needed(list(watched.graph.node), {mask}))  # the mask alone: attention over the longest is large
     del watched.graph.output[:]
     watched.graph.output.append(onnx.helper.make_tensor_value_info(mask, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -145,31 +147,6 @@ def _whether_padded(proto: Any, onnx: Any) -> list[Any]:
         make("ReduceMin", [MASK_WHOLE], [f"{MASK}_least"], keepdims=0),
         make("Equal", [f"{MASK}_least", "one_int32"], [UNPADDED]),
     ]
-
-
-def _replace(graph: Any, nodes: list[Any]) -> None:
-    """Other nodes in a graph, and the constants that they read."""
-    read = _names(nodes)
-    held = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(held)
-
-
-def _names(nodes: list[Any]) -> set[str]:
-    """What nodes read, in their branches too."""
-    inner = [each for node in nodes for a in node.attribute for each in a.g.node]
-    return {name for node in [*nodes, *inner] for name in node.input}
-
-
-def _needed(nodes: list[Any], wanted: set[str]) -> list[Any]:
-    """The nodes, in order, that the wanted names need: ONNX Runtime would run the others too."""
-    found = []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted = wanted | _names([node])
-            found.append(node)
-    return found[::-1]
 
 
 def _operator(spelt: Attention, onnx: Any) -> Any:

@@ -10,6 +10,7 @@ from trainformer.bundle import Bundle
 from trainformer.compress.attention import fuse
 from trainformer.compress.graph import through
 from trainformer.compress.ir import write_ir
+from trainformer.compress.nodes import replace
 from trainformer.compress.products import Group, column_sizes, groups, integers
 from trainformer.compress.roundings import CONTRIB, MOST, ByToken
 from trainformer.core.errors import MissingExtra
@@ -86,11 +87,7 @@ def _tables(proto: Any, onnx: Any) -> None:
     nodes = []
     for node in graph.node:
         nodes += _scaled(node, onnx) if any(node is each for each in taking) else [node]
-    for name in {n.input[0] for n in taking}:
-        used = any(name in n.input for n in nodes)
-        _add_rows(graph, large[name], onnx, keep=used)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace(graph, nodes, [each for name in {n.input[0] for n in taking} for each in _rows(large[name], onnx)])
 
 
 def _axis(node: Any) -> int:
@@ -108,13 +105,11 @@ def _scaled(node: Any, onnx: Any) -> list[Any]:
     ]
 
 
-def _add_rows(graph: Any, table: Any, onnx: Any, keep: bool) -> None:
+def _rows(table: Any, onnx: Any) -> list[Any]:
     """The integers "V D" and scales "V 1" of a table "V D": value = integer x scale of its row."""
     values = onnx.numpy_helper.to_array(table)
     scale = abs(values).max(axis=1, keepdims=True) / MOST
     scale[scale == 0] = 1.0
     whole = (values / scale).round().astype("int8")
-    for name, array in ((f"{table.name}_int8", whole), (f"{table.name}_scale", scale.astype("float32"))):
-        graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    if not keep:
-        graph.initializer.remove(table)
+    named = ((f"{table.name}_int8", whole), (f"{table.name}_scale", scale.astype("float32")))
+    return [onnx.numpy_helper.from_array(array, name) for name, array in named]

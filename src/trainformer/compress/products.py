@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainformer.compress.nodes import declare, replace
 from trainformer.compress.roundings import LEAST, ByToken, Parts
 
 Columns = Mapping[str, Tensor]
@@ -94,14 +95,8 @@ def integers(proto: Any, columns: Columns, chosen: Iterable[Group], onnx: Any, w
             added, found = sources.pop(source)
             nodes, tensors = nodes + added, tensors | found
         nodes += form.product(source, weight, node.output[0])
-    _replace(proto, nodes, tensors, weights, onnx)
+    replace(proto.graph, nodes, (onnx.numpy_helper.from_array(array.numpy(), name) for name, array in tensors.items()))
     declare(proto, form.domain, onnx)
-
-
-def declare(proto: Any, domain: str, onnx: Any) -> None:
-    """Says that a graph has operators of a domain."""
-    if domain not in {each.domain for each in proto.opset_import}:
-        proto.opset_import.append(onnx.helper.make_opsetid(domain, 1))
 
 
 def _products(proto: Any) -> Iterator[tuple[Any, str]]:
@@ -124,14 +119,3 @@ def _smoothing(columns: Tensor, weights: list[Tensor], alpha: float) -> Tensor:
     least = [1e-5 * max(float(each.max()), LEAST) for each in (columns, heavy)]
     divided: Tensor = columns.clamp(min=least[0]) ** alpha / heavy.clamp(min=least[1]) ** (1 - alpha)
     return divided
-
-
-def _replace(proto: Any, nodes: list[Any], tensors: dict[str, Tensor], weights: set[str], onnx: Any) -> None:
-    """Puts in the new nodes and tensors, takes out the weights that nobody reads any more."""
-    graph = proto.graph
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    for tensor in [t for t in graph.initializer if t.name in weights and t.name not in used]:
-        graph.initializer.remove(tensor)
-    graph.initializer.extend(onnx.numpy_helper.from_array(array.numpy(), name) for name, array in tensors.items())

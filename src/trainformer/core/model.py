@@ -14,7 +14,10 @@ Grad = Callable[[list[Batch]], Tensor]
 
 
 class Body(nn.Module):
-    """An encoder: hidden states of packed sequences."""
+    """An encoder: hidden states of packed sequences.
+
+    Not abstract: a graph that only answers has neither a table of embeddings nor layers, and says so when it is asked for them.
+    """
 
     width: int
     rate: float | None = None

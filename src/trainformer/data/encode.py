@@ -41,7 +41,11 @@ class LongText(Component):
         return encode_texts(pieces, tokens, limit, self.long_text, self.window_overlap)
 
     def targets(self, example: Example) -> Array:
-        """What is learnt from an example, as numbers "N"; none without a label. A task that has this answers without PyTorch."""
+        """What is learnt from an example, as numbers "N"; none without a label.
+
+        A task that says this is asked for graphs with arrays (`reads_alone`). It is not abstract: one that gives and takes
+        tensors has its own `encode` instead, as docs/extend.md shows.
+        """
         raise NotImplementedError("a task says what its targets are, or encodes its examples itself")
 
     def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
@@ -55,6 +59,11 @@ class LongText(Component):
         sequences, cut = self.sequences(pieces, tokens, limit)
         parts = (as_part(sequences),)
         return Encoded(parts, target, example.row, example.weight, kind=example.kind, cut_tokens=cut)
+
+
+def reads_alone(task: type) -> bool:
+    """Whether a kind of task reads, answers and scores without PyTorch: it says its targets as numbers."""
+    return issubclass(task, LongText) and task.targets is not LongText.targets
 
 
 def encode_texts(

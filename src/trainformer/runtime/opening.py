@@ -11,7 +11,7 @@ from trainformer.bundle.refusing import inspect, reading
 from trainformer.core import registry
 from trainformer.core.errors import UserError, of_training
 from trainformer.core.roles import Task
-from trainformer.data.encode import LongText
+from trainformer.data.encode import reads_alone
 from trainformer.runtime.light import SESSIONS, Light
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def opened(folder: str | Path, adapter: str | None = None, threads: int | None =
 
 def answers_alone(facts: dict[str, Any]) -> bool:
     """Whether a bundle's model is a graph, and its task reads texts and scores answers without PyTorch."""
-    return facts["model"]["kind"] in SESSIONS and issubclass(registry.find(Task, facts["task"]["name"]), LongText)
+    return facts["model"]["kind"] in SESSIONS and reads_alone(registry.find(Task, facts["task"]["name"]))
 
 
 def require_pytorch(facts: dict[str, Any]) -> None:
