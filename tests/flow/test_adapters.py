@@ -182,9 +182,14 @@ def test_a_run_starts_from_an_adapter_of_peft(dora: bool, train: Cli, tiny_model
 
 def test_a_bundle_goes_to_peft_and_back(train: Cli, cli: Cli, tiny_model: Path, other_base: Path, tmp_path: Path) -> None:
     bundle = train("run", "lora") / "bundle"
-    unknown = cli("export", bundle, "--to", "peft", "--out", tmp_path / "peft")
+    shutil.copytree(bundle, tmp_path / "away")
+    unknown = cli("export", tmp_path / "away", "--to", "peft", "--out", tmp_path / "peft")
     assert unknown.code == 2 and "Say where the base is: --base" in unknown.err, "a folder's place is not kept, only its name"
-    assert cli("export", bundle, "--to", "peft", "--base", tiny_model, "--out", tmp_path / "peft").code == 0
+    assert cli("export", tmp_path / "away", "--to", "peft", "--base", tiny_model, "--out", tmp_path / "peft").code == 0
+    beside = cli("export", bundle, "--to", "peft", "--out", tmp_path / "beside")
+    assert beside.code == 0, "its run says where the base is"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "beside" / name).read_bytes() == (tmp_path / "peft" / name).read_bytes()
     more = [f"method.lora.start={tmp_path / 'peft'}", "train.probe=false", "train.lr=1e-12"]
     again = train("again", "lora", more=more, settle=False) / "bundle"
     assert torch.allclose(Bundle.open(again).logits(TEXTS), Bundle.open(bundle).logits(TEXTS), atol=1e-5)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from trainformer.bundle.facts import ADAPTERS, FACTS, facts_of, names, open_task
 from trainformer.core import registry
+from trainformer.core.config import read_yaml
 from trainformer.core.errors import UserError
 from trainformer.core.files import MANIFEST, check_manifest, refuse_existing, write_folder, write_json
 from trainformer.core.roles import Backbone, Method, Model, Task
 from trainformer.nn.few_rows import FewRows
 from trainformer.nn.surgery import ADDED, own_parameters
 
-BASE, WEIGHTS = "base.safetensors", "weights.safetensors"
+BASE, WEIGHTS, CONFIG = "base.safetensors", "weights.safetensors", "config.yaml"
 MOST_SHARE = 0.2
 """Where more than this share of the weights was trained, a bundle keeps no adapter: it would be a second model."""
 
@@ -121,13 +122,20 @@ def rebuilt(bundle: Path, name: str | None, base: str | None) -> tuple[Task, Mod
     chosen, facts = facts_of(bundle, name)
     task, backbone, methods = open_parts(facts)
     torch.manual_seed(0)
-    model, named = _base(task, backbone, base or facts["base"]["name"])
+    model, named = _base(task, backbone, base or _named_by_run(bundle, facts["base"]["name"]))
     weights = load_file(bundle / ADAPTERS / chosen / WEIGHTS)
     require_base(model, weights, facts["base"]["sha256"], f"{bundle.name}, adapter '{chosen}'")
     for method in methods.values():
         method.extend(model)
     model.load_state_dict(weights, strict=False)
     return task, model.eval(), named, facts
+
+
+def _named_by_run(bundle: Path, name: str) -> str:
+    """The folder of a base, as the run that a bundle still lies in names it; else the name that the bundle keeps."""
+    config = bundle.parent / CONFIG
+    told = str(read_yaml(config).get("model", {}).get("name")) if config.is_file() else name
+    return told if Path(told).name == name and Path(told).is_dir() else name
 
 
 def _base(task: Task, backbone: Backbone, name: str) -> tuple[Model, Backbone]:
@@ -171,7 +179,7 @@ def gather(bundles: Mapping[str, Path], base: str | None, out: Path) -> None:
     for folder in bundles.values():
         _, facts = facts_of(folder, None)
         task, backbone, _ = open_parts(facts)
-        model, _ = _base(task, backbone, base or facts["base"]["name"])
+        model, _ = _base(task, backbone, base or _named_by_run(folder, facts["base"]["name"]))
         trained = load_file(folder / ADAPTERS / names(folder)[0] / WEIGHTS)
         require_base(model, trained, facts["base"]["sha256"], str(folder))
         body = body or {f"body.{n}": v.contiguous() for n, v in model.body.state_dict().items()}
