@@ -15,7 +15,7 @@ from trainformer.models.design import Design
 from trainformer.models.initialisation import initialise
 from trainformer.models.transformer import Transformer
 from trainformer.models.vocabulary import VocabularyHead
-from trainformer.nn.beam_search import beam_search, divisor
+from trainformer.nn.beam_search import beam_search, divisor, highest
 from trainformer.nn.decoding import Decoding, drawn, ruled, shares
 from trainformer.nn.generate import Prompts, Voice, generate, stream
 
@@ -113,6 +113,30 @@ def test_a_search_that_ends_soon_takes_fewer_steps() -> None:
     assert steps["soon"] < steps["exact"] <= 60
 
 
+def test_groups_find_what_each_finds_alone() -> None:
+    """The last texts of a group wait for those of others: of all kinds of search, with what it needs of the texts so far."""
+    speaker, lengths = voice(300, seed=3), [[3, 1, 2, 5, 4], [2], [7, 6], [1, 1, 1]]
+    groups = [Prompts([[0]] * len(each), sources(*each)) for each in lengths]
+    for settings in ({}, {"min_new_tokens": 6, "no_repeat": 2}, {"coverage_penalty": 0.3, "beam_end": "exact"}):
+        how = Decoding(**{"beam": 3, "max_new_tokens": 12, **settings})
+        found = beam_search(speaker, groups[0], how, groups[1:])
+        alone = [each for group in groups for each in beam_search(speaker, group, how)]
+        assert [[text.ids for _, text in kept] for kept in found] == [[text.ids for _, text in kept] for kept in alone]
+        scores = [[score for score, _ in kept] for kept in found]
+        assert [pytest.approx([score for score, _ in kept], abs=1e-4) for kept in alone] == scores
+
+
+@pytest.mark.parametrize("width", [5, 64 * 40, 64 * 41 + 7])
+def test_the_highest_are_those_of_the_whole_row(width: int) -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(4, width)
+    scores[0, -3:] = 9.0 + torch.arange(3)
+    scores[1, : width // 2] = -torch.inf
+    top, place = highest(scores, 10)
+    expected = scores.topk(min(10, width), -1)
+    assert torch.equal(top, expected.values) and torch.equal(scores.gather(1, place), top)
+
+
 def test_a_beam_of_one_is_greedy() -> None:
     speaker, source = voice(12), sources(4, 2)
     prompts = Prompts([[0], [0]], source)
@@ -206,10 +230,10 @@ def test_a_draw_falls_on_each_token_as_often_as_its_share() -> None:
 def test_what_is_there_already_counts_less() -> None:
     scores = torch.tensor([[2.0, -2.0, 1.0, 0.5]])
     how = Decoding(repetition_penalty=2.0)
-    assert ruled(scores, lambda: [[0, 1]], 2, END, how)[0].tolist() == [1.0, -4.0, 1.0, 0.5]
-    twice = ruled(scores, lambda: [[2, 3, 0, 2, 3]], 5, END, Decoding(no_repeat=3))
+    assert ruled(scores, lambda: [[0, 1]], [2], END, how)[0].tolist() == [1.0, -4.0, 1.0, 0.5]
+    twice = ruled(scores, lambda: [[2, 3, 0, 2, 3]], [5], END, Decoding(no_repeat=3))
     assert twice[0].tolist() == [-math.inf, -2.0, 1.0, 0.5]  # 2 3 0 was there
-    early = ruled(scores, lambda: [[2]], 1, END, Decoding(min_new_tokens=2))
+    early = ruled(scores, lambda: [[2]], [1], END, Decoding(min_new_tokens=2))
     assert early[0].tolist() == [2.0, -math.inf, 1.0, 0.5]
 
 

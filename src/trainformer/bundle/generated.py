@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from trainformer.core.batch import Encoded, Example, pack
 from trainformer.core.errors import UserError
+from trainformer.core.memory import keep_memory
 from trainformer.core.roles import Model
 from trainformer.data.tokens import HubTokens
 from trainformer.nn.beam_search import beam_search
@@ -13,7 +15,7 @@ from trainformer.nn.decoding import Decoding
 from trainformer.nn.generate import Prompts, Voice, Written, generate, stream
 from trainformer.nn.writing import Writing
 
-MOST_TOKENS, LEAST_TOKENS = 4096, 16
+MOST_TOKENS, LEAST_TOKENS = 8192, 16
 """Tokens of prompts and sources that go together, the texts of a beam counted; each counts as so many at least, since what is
 written and kept for it is longer than a short prompt."""
 UNSURE = "\ufffd"
@@ -42,6 +44,7 @@ class Author:
         head: Any = model.head
         self.voice = Voice(body, head.scores, task.marks[1], limit, self._added)
         self.device = next(model.parameters()).device
+        keep_memory()
         model.eval()
 
     def write(self, texts: Sequence[str], how: Decoding | None = None, first: int = 0) -> list[Text]:
@@ -53,10 +56,11 @@ class Author:
         how.check_decoding()
         items = self._encoded(texts)
         found: dict[int, Text] = {}
-        for group in _groups(items, MOST_TOKENS // how.beam):
-            for item, each in zip(group, self._ask(self._prompts(group, first), how), strict=True):
-                text = self._added(item.parts[-1].ids.tolist(), each.ids) if each.cut is None else each.cut
-                found[item.row] = Text(text, each.score, len(each.ids), each.ended, item.cut_tokens)
+        groups = list(_groups(items, MOST_TOKENS // how.beam))
+        written = self._ask([self._prompts(group, first) for group in groups], how)
+        for item, each in zip(chain.from_iterable(groups), written, strict=True):
+            text = self._added(item.parts[-1].ids.tolist(), each.ids) if each.cut is None else each.cut
+            found[item.row] = Text(text, each.score, len(each.ids), each.ended, item.cut_tokens)
         return [found[row] for row in range(len(items))]
 
     def judged(self, examples: Iterable[Example]) -> dict[str, float | str]:
@@ -89,10 +93,11 @@ class Author:
         if rest:
             yield rest
 
-    def _ask(self, prompts: Prompts, how: Decoding) -> list[Written]:
-        if how.beam > 1:
-            return [kept[0][1] for kept in beam_search(self.voice, prompts, how)]
-        return generate(self.voice, prompts, how)
+    def _ask(self, groups: list[Prompts], how: Decoding) -> list[Written]:
+        """What is written for each prompt, group by group."""
+        if how.beam > 1 and groups:
+            return [kept[0][1] for kept in beam_search(self.voice, groups[0], how, groups[1:])]
+        return [text for prompts in groups for text in generate(self.voice, prompts, how)]
 
     def _added(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """What new tokens add to the text of those before: a space between them belongs to it."""

@@ -97,7 +97,7 @@ class Task(Component):
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        """One loss "U" for each unit, in nats; never a mean."""
+        """One loss "U" for each unit, in nats; never a mean. The output is in float32, scores of a vocabulary in bfloat16 too."""
 
     @abstractmethod
     def divergence(self, one: Tensor, other: Tensor) -> Tensor:

@@ -23,13 +23,13 @@ from trainformer.bundle.adapters import Adapter, taken
 from trainformer.bundle.outputs import batches_of_rows, in_order
 from trainformer.core.batch import Batch
 from trainformer.core.config import TrainSettings
+from trainformer.core.memory import keep_memory
 from trainformer.core.protocols import Metric
 from trainformer.core.roles import Callback, Decision, EvalReport, Facts, Method, Model, StepReport, Task
 from trainformer.core.seeds import seed_of
 from trainformer.data.plan import Plan, Rows
 from trainformer.engine import checkpoint, optim
 from trainformer.engine.limits import Interrupted, Stop, finite, nonfinite, require_scores, require_weights, sick, signals
-from trainformer.engine.memory import keep_memory
 from trainformer.engine.native import use_kernels
 from trainformer.engine.optimizers.schedule_free import ScheduleFree
 from trainformer.engine.pace import Pace

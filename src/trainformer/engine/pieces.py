@@ -26,10 +26,11 @@ Numbers = Callable[[], AbstractContextManager[Any]]
 
 
 def base_loss(task: Task) -> Loss:
-    """The task's own loss, one value "U" for each unit."""
+    """The task's own loss, one value "U" for each unit. Scores of a vocabulary are many: they come as they were computed."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return task.loss(model(batch).float(), batch)
+        output = model(batch)
+        return task.loss(output if task.vocabulary else output.float(), batch)
 
     return loss
 

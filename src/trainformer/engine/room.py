@@ -22,7 +22,7 @@ from trainformer.nn.native.linear import forget
 
 HOLES = 2.0
 """What a step takes and gives back (activations, gradients) lies in memory with holes, as no two steps are of the same sizes:
-so many times the bytes were measured in processes that keep what they have freed (`engine/memory.py`)."""
+so many times the bytes were measured in processes that keep what they have freed (`core/memory.py`)."""
 
 
 class Alive(TorchDispatchMode):

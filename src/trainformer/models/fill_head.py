@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from trainformer.core.batch import Batch
 from trainformer.models.heads import First
+from trainformer.nn.blocks import ByBlocks
 
 FILLS = {
     "bert": "cls.predictions",
@@ -25,6 +26,8 @@ JUDGES = {
     "albert": "first {base}.pooler {base}.pooler_activation sop_classifier",
 }
 """The same for the judgement of two sentences, read at the first token of a sequence."""
+MANY = 1024
+"""Outputs of a layer that tells a vocabulary."""
 LOW = -1e4
 """The score of a token where two sentences are judged: the two verdicts alone share the chance."""
 
@@ -61,7 +64,11 @@ def fill_head(library: nn.Module, family: str, base: str, judges: bool) -> FillH
     """The head of the library's model; KeyError for a family without one."""
     fill = {path: _module(library, path) for path in FILLS[family].split()}
     judge = JUDGES[family].format(base=base).split() if judges else []
-    return FillHead(fill, {path: _module(library, path) for path in judge})
+    head = FillHead(fill, {path: _module(library, path) for path in judge})
+    for module in head.modules():
+        if type(module) is nn.Linear and module.out_features > MANY:
+            module.__class__ = ByBlocks
+    return head
 
 
 def _module(library: nn.Module, path: str) -> nn.Module:

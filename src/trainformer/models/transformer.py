@@ -24,6 +24,7 @@ from trainformer.models.design import BASE_WIDTH, Design
 from trainformer.models.encoder import filled
 from trainformer.nn.cache import Cache, attend_cached, attend_memory
 from trainformer.nn.layout import Layout, paired
+from trainformer.nn.native.linear import speeds
 from trainformer.nn.packed_attention import View, attend
 from trainformer.nn.positions import buckets, rotate, rotation, sinusoids
 
@@ -78,9 +79,10 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if self.cross:
             assert sight.memory is not None and sight.across is not None, "cross-attention needs a source"
-            return attend(query, *self.told(sight.memory), *sight.across, View(self.scale, dropout))
+            view = View(self.scale, dropout, native=speeds(self))
+            return attend(query, *self.told(sight.memory), *sight.across, view)
         assert sight.layout is not None, "tokens that are not cached have a layout"
-        view = View(self.scale, dropout, self.causal, self.window, sight.bias)
+        view = View(self.scale, dropout, self.causal, self.window, sight.bias, native=speeds(self))
         return attend(query, *self.told(x, sight.turn), sight.layout, sight.layout, view)
 
     def _cached(self, query: Tensor, x: Tensor, sight: Sight, cache: Cache) -> Tensor:

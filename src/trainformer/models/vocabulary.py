@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from trainformer.core.batch import Batch
 from trainformer.models.design import BASE_WIDTH
 from trainformer.models.transformer import ACTIVATIONS, Transformer, norm
+from trainformer.nn.blocks import by_blocks
 
 
 class VocabularyHead(nn.Module):
@@ -38,4 +38,4 @@ class VocabularyHead(nn.Module):
         """ "... D" -> "... V"."""
         states = self.transform(states) * self.scale
         weight = self._table[0].weight if self.out is None else self.out.weight
-        return linear(states, weight, self.bias)
+        return by_blocks(states, weight, self.bias)

@@ -10,7 +10,9 @@ finished ones have, though texts so long are never the best. So a search usually
 it ended with its next token, and that token cost nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -18,6 +20,11 @@ from torch import Tensor
 from trainformer.nn.cache import Cache
 from trainformer.nn.decoding import NEVER, Decoding, ruled
 from trainformer.nn.generate import Prompts, Voice, Written, stopped
+
+LAST = 4
+"""A group waits for others when no more than this share of its sources is open, one in so many."""
+PIECE = 64
+"""Scores among which the highest is sought first."""
 
 
 def divisor(tokens: int, power: float) -> float:
@@ -27,38 +34,53 @@ def divisor(tokens: int, power: float) -> float:
 
 @dataclass
 class _Source:
-    """The search of one source: the best finished texts so far, the best first."""
+    """The search of one source: what its texts begin with, how many tokens they have, the best finished ones, best first."""
 
-    number: int
+    ids: list[int]
+    longest: int
+    length: int = 0
     kept: list[tuple[float, Written]] = field(default_factory=list)
 
     def add(self, score: float, text: Written, most: int) -> None:
         self.kept = sorted([*self.kept, (score, text)], key=lambda pair: -pair[0])[:most]
 
-    def settled(self, best_open: float, length: int, longest: int, how: Decoding) -> bool:
-        """Whether nothing that is open, at so many tokens, can still be among the best."""
-        reached = longest if how.beam_end == "exact" else min(length + 1, longest)
+    def settled(self, best_open: float, how: Decoding) -> bool:
+        """Whether nothing that is open can still be among the best."""
+        reached = self.longest if how.beam_end == "exact" else min(self.length + 1, self.longest)
         return len(self.kept) == how.beam and best_open / divisor(reached, how.length_penalty) <= self.kept[-1][0]
 
 
 @torch.inference_mode()
-def beam_search(voice: Voice, prompts: Prompts, how: Decoding) -> list[list[tuple[float, Written]]]:
-    """For each prompt its best texts, at most `how.beam`, each with its score, the best first."""
-    search = _Search(voice, prompts, how)
-    for length in range(1, how.max_new_tokens + 1):
-        if not search.go(length):
-            break
-    return [source.kept for source in search.every]
+def beam_search(
+    voice: Voice, prompts: Prompts, how: Decoding, later: Iterable[Prompts] = ()
+) -> list[list[tuple[float, Written]]]:
+    """For each prompt its best texts, at most `how.beam`, each with its score, the best first.
+
+    `later`: more prompts, group by group. The last texts of a group, which may be long, wait for those of the others and are
+    finished with them, instead of alone.
+    """
+    every: list[_Source] = []
+    waiting: _Search | None = None
+    for group in chain([prompts], later):
+        search = _Search(voice, group, how)
+        every += search.open
+        search.go_on(len(group.ids) // LAST)
+        if waiting is not None:
+            search.join(waiting)
+        if len(search.open) > len(group.ids):
+            search.go_on(len(group.ids) // LAST)
+        waiting = search
+    if waiting is not None:
+        waiting.go_on(0)
+    return [source.kept for source in every]
 
 
 class _Search:
-    """All sources at once: `how.beam` open texts for each source that is not settled, side by side."""
+    """Some sources at once: `how.beam` open texts for each that is not settled, side by side."""
 
     def __init__(self, voice: Voice, prompts: Prompts, how: Decoding):
-        self.voice, self.prompts, self.how = voice, prompts, how
-        self.every = [_Source(n) for n in range(len(prompts.ids))]
-        self.open = list(self.every)
-        self.longest = [min(how.max_new_tokens, voice.limit - len(ids)) for ids in prompts.ids]
+        self.voice, self.how = voice, how
+        self.open = [_Source(ids, min(how.max_new_tokens, voice.limit - len(ids))) for ids in prompts.ids]
         ids, counts = prompts.block
         self.cache: Cache = voice.body.begin(len(ids), prompts.source)
         if how.coverage_penalty and self.cache.real is not None:
@@ -72,51 +94,66 @@ class _Search:
         self.total = torch.full((len(ids), how.beam), NEVER, device=device)
         self.total[:, 0] = 0.0  # all of a source's texts are the same at first
 
-    def go(self, length: int) -> bool:
-        """One token more for each open text; whether any is left."""
-        taken = [self._sorted_out(source, each, length) for source, each in zip(self.open, self._best(length), strict=True)]
-        going = [i for i, source in enumerate(self.open) if taken[i] and not self._over(source, taken[i], length)]
-        if not going:
-            return False
-        self._go_on([taken[i] for i in going], going)
-        return True
+    def join(self, more: "_Search") -> None:
+        """Goes on with the open sources of another search, too."""
+        if not more.open:
+            return
+        self.cache = self.cache.joined(more.cache) if self.open else more.cache
+        self.open, self.texts = self.open + more.open, self.texts + more.texts
+        self.states, self.total = torch.cat([self.states, more.states]), torch.cat([self.total, more.total])
 
-    def _best(self, length: int) -> list[list[tuple[float, int, int]]]:
+    def go_on(self, left: int) -> None:
+        """Until no more than so many sources are open."""
+        while len(self.open) > left:
+            self._go()
+
+    def _go(self) -> None:
+        """One token more for each open text."""
+        for source in self.open:
+            source.length += 1
+        taken = [self._sorted_out(source, each) for source, each in zip(self.open, self._best(), strict=True)]
+        going = [i for i, source in enumerate(self.open) if taken[i] and not self._over(source, taken[i])]
+        if going:
+            self._follow([taken[i] for i in going], going)
+        else:
+            self.open, self.texts, self.states, self.total = [], [], self.states[:0], self.total[:0]
+
+    def _best(self) -> list[list[tuple[float, int, int]]]:
         """Of each source what may come next, the best first: (log-likelihood in all, number of the text, token)."""
-        beam, voice = self.how.beam, self.voice
-        scores = ruled(voice.scores(self.states).float(), self._past, length - 1, voice.end, self.how)
-        top, tokens = scores.topk(min(2 * beam, scores.shape[-1]), -1)  # of two times the beam at most one in two can end
-        gained = top - scores.logsumexp(-1, keepdim=True)
+        beam = self.how.beam
+        written = [source.length - 1 for source in self.open for _ in range(beam)]
+        scores = ruled(self.voice.scores(self.states).float(), self._past, written, self.voice.end, self.how)
+        top, tokens = highest(scores, 2 * beam)  # of two times the beam at most one in two can end
+        gained = top - top[:, :1] - scores.sub_(top[:, :1]).exp_().sum(-1, keepdim=True).log_()
         whole = (self.total[:, :, None] + gained.view(len(self.open), beam, -1)).flatten(1)
         best, place = whole.topk(min(2 * beam, whole.shape[1]), -1)
-        texts = place // top.shape[1] + beam * torch.arange(len(place), device=place.device)[:, None]
+        texts = place // tokens.shape[1] + beam * torch.arange(len(place), device=place.device)[:, None]
         columns = [column.tolist() for column in (best, texts, tokens.view(len(place), -1).gather(1, place))]
         return [list(zip(score, text, token, strict=True)) for score, text, token in zip(*columns, strict=True)]
 
     def _past(self) -> list[list[int]]:
         """Each open text with what it began with."""
-        return [self.prompts.ids[self.open[i // self.how.beam].number] + text for i, text in enumerate(self.texts)]
+        return [self.open[i // self.how.beam].ids + text for i, text in enumerate(self.texts)]
 
-    def _sorted_out(self, source: _Source, pairs: list[tuple[float, int, int]], length: int) -> list[tuple[float, int, int]]:
+    def _sorted_out(self, source: _Source, pairs: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
         """Puts the texts that end aside; the best of the others, as many as the beam holds."""
         still: list[tuple[float, int, int]] = []
-        full = length >= self.longest[source.number]
+        full = source.length >= source.longest
         for score, text, token in pairs:
             if score == NEVER or len(still) == self.how.beam:
                 break
             ids = self.texts[text] + [token] * (token != self.voice.end)
-            cut = stopped(self.voice, self.prompts.ids[source.number], ids, self.how)
+            cut = stopped(self.voice, source.ids, ids, self.how)
             ends = token == self.voice.end or cut is not None
             if ends or full:
-                whole = score / divisor(length, self.how.length_penalty) + self._coverage(text)
+                whole = score / divisor(source.length, self.how.length_penalty) + self._coverage(text)
                 source.add(whole, Written(ids, score, ends, cut), self.how.beam)
             else:
                 still.append((score, text, token))
         return still
 
-    def _over(self, source: _Source, still: list[tuple[float, int, int]], length: int) -> bool:
-        longest = self.longest[source.number]
-        return length >= longest or source.settled(still[0][0], length, longest, self.how)
+    def _over(self, source: _Source, still: list[tuple[float, int, int]]) -> bool:
+        return source.length >= source.longest or source.settled(still[0][0], self.how)
 
     def _coverage(self, text: int) -> float:
         covered, real = self.cache.covered, self.cache.real
@@ -125,7 +162,7 @@ class _Search:
         own = covered[text][real[text // self.how.beam]]
         return self.how.coverage_penalty * float(own.clamp(1e-9, 1.0).log().sum())
 
-    def _go_on(self, taken: list[list[tuple[float, int, int]]], going: list[int]) -> None:
+    def _follow(self, taken: list[list[tuple[float, int, int]]], going: list[int]) -> None:
         """The open texts of the sources that go on take the place of those before."""
         device, beam = self.total.device, self.how.beam
         left = torch.tensor(going, device=device) if len(going) < len(self.open) else None
@@ -137,3 +174,22 @@ class _Search:
         self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), left)
         tokens: Tensor = torch.tensor([[token] for _, _, token in flat], device=device)
         self.states = self.voice.body.step(tokens, self.cache)[:, 0]
+
+
+def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest of each row "N V" and where they stand: "N C", the highest first.
+
+    They lie in those pieces of the row whose own highest are the highest: to find these is one quick pass on a CPU, and to sort
+    out the rest takes a fraction of the row.
+    """
+    pieces = scores.shape[1] // PIECE
+    if scores.device.type != "cpu" or pieces < 4 * count:
+        top, place = scores.topk(min(count, scores.shape[1]), -1)
+        return top, place
+    even, rest = scores[:, : pieces * PIECE].unflatten(1, (pieces, PIECE)), scores[:, pieces * PIECE :]
+    best = even.amax(-1).topk(count, -1).indices
+    few = even.gather(1, best[:, :, None].expand(-1, -1, PIECE)).flatten(1)
+    places = (best[:, :, None] * PIECE + torch.arange(PIECE)).flatten(1)
+    places = torch.cat([places, torch.arange(pieces * PIECE, scores.shape[1]).expand(len(scores), -1)], 1)
+    top, place = torch.cat([few, rest], 1).topk(count, -1)
+    return top, places.gather(1, place)

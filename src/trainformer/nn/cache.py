@@ -9,8 +9,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from trainformer.nn.local_attention import seen
 
 Pair = tuple[Tensor, Tensor]
-ROOM = 32
-"""Places by which the cache grows at a time."""
+ROOM = 8
+"""Places by which the cache grows at least: a search lays it out anew at each token, so little of it should be empty."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Cache:
         kept = self.own.get(number, (key.new_zeros(*key.shape[:2], 0, key.shape[3]),) * 2)
         missing = int(places.max()) + 1 - kept[0].shape[2]
         if missing > 0:
-            kept = tuple(pad(t, (0, 0, 0, max(missing, ROOM))) for t in kept)  # type: ignore[assignment]
+            kept = tuple(pad(t, (0, 0, 0, max(missing, ROOM, t.shape[2] // 4))) for t in kept)  # type: ignore[assignment]
         index = places[:, None, :, None].expand_as(key)
         for old, new in zip(kept, (key, value), strict=True):
             old.scatter_(2, index, new.to(old.dtype))
@@ -67,11 +67,32 @@ class Cache:
     def select(self, texts: Tensor, sources: Tensor | None = None) -> None:
         """Goes on with these texts, in this order, and with these sources."""
         self.lengths = self.lengths[texts]
-        self.own = {n: (k[texts], v[texts]) for n, (k, v) in self.own.items()}
+        self.own = {n: (k.index_select(0, texts), v.index_select(0, texts)) for n, (k, v) in self.own.items()}
         self.covered = None if self.covered is None else self.covered[texts]
         if sources is not None and self.real is not None:
             self.memory = {n: (k[sources], v[sources]) for n, (k, v) in self.memory.items()}
             self.real = self.real[sources]
+
+    def joined(self, other: "Cache") -> "Cache":
+        """The texts and sources of both, the other's behind."""
+        both = Cache(torch.cat([self.lengths, other.lengths]), {n: _joined(self.own[n], other.own[n]) for n in self.own})
+        if self.real is not None and other.real is not None:
+            both.memory = {n: _joined(self.memory[n], other.memory[n]) for n in self.memory}
+            both.real = _behind(self.real, other.real, 1)
+        if self.covered is not None and other.covered is not None:
+            both.covered = _behind(self.covered, other.covered, 1)
+        return both
+
+
+def _joined(one: Pair, other: Pair) -> Pair:
+    """Keys and values "N H L K" of both."""
+    return _behind(one[0], other[0], 2), _behind(one[1], other[1], 2)
+
+
+def _behind(one: Tensor, other: Tensor, side: int) -> Tensor:
+    """The rows of both, the shorter ones filled up with 0 along a side."""
+    longest = max(one.shape[side], other.shape[side])
+    return torch.cat([pad(t, (0, 0) * (t.dim() - 1 - side) + (0, longest - t.shape[side])) for t in (one, other)])
 
 
 def attend_cached(

@@ -62,9 +62,10 @@ class Decoding(Component):
             raise UserError("a text cannot stop before an empty word.", where=where, fix="Leave it out of stop.")
 
 
-def ruled(scores: Tensor, past: Callable[[], list[list[int]]], written: int, end: int, how: Decoding) -> Tensor:
-    """Scores "N V" of the next token, changed by what is there: `past` gives each text, of which `written` tokens are new."""
-    if how.repetition_penalty == 1 and not how.no_repeat and written >= how.min_new_tokens:
+def ruled(scores: Tensor, past: Callable[[], list[list[int]]], written: Sequence[int], end: int, how: Decoding) -> Tensor:
+    """Scores "N V" of the next token, changed by what is there: `past` gives each text, `written` how many tokens are new."""
+    early = [row for row, tokens in enumerate(written) if tokens < how.min_new_tokens]
+    if how.repetition_penalty == 1 and not how.no_repeat and not early:
         return scores
     scores = scores.clone()
     for row, text in zip(scores, past(), strict=True):
@@ -74,8 +75,7 @@ def ruled(scores: Tensor, past: Callable[[], list[list[int]]], written: int, end
             row[seen] = torch.where(kept > 0, kept / how.repetition_penalty, kept * how.repetition_penalty)
         if how.no_repeat:
             row[_repeated(text, how.no_repeat)] = NEVER
-    if written < how.min_new_tokens:
-        scores[:, end] = NEVER
+    scores[early, end] = NEVER
     return scores
 
 

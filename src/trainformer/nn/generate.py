@@ -95,7 +95,7 @@ def stream(voice: Voice, prompts: Prompts, how: Decoding) -> Iterator[tuple[int,
     states = voice.body.step(ids, cache, counts)[torch.arange(len(alive), device=ids.device), counts - 1]
     for length in range(1, how.max_new_tokens + 1):
         past = partial(_past, prompts, written, alive)
-        scores = ruled(voice.scores(states).float(), past, length - 1, voice.end, how)
+        scores = ruled(voice.scores(states).float(), past, [length - 1] * len(alive), voice.end, how)
         tokens = _chosen(scores, [draws[n] for n in alive], how)
         gained = scores.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
         going: list[int] = []

@@ -63,6 +63,11 @@ class Layout:
     def tokens(self) -> int:
         return sum(self.lengths)
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first token of each sequence."""
+        return tuple(accumulate(self.lengths[:-1], initial=0))
+
     def places(self, heads: int, device: torch.device) -> tuple[list[Places], Tensor]:
         """The places of each group, and for each row "T*H" its place among all groups' places laid end to end."""
         key = (heads, str(device))

@@ -10,7 +10,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from trainformer.nn.layout import SHORT_TOKENS, Group, Layout, Places
 from trainformer.nn.local_attention import local_attention, seen
-from trainformer.nn.native.attention import ShortAttention
+from trainformer.nn.native.attention import DirectAttention, ShortAttention, direct
 from trainformer.nn.native.linear import speeds
 
 
@@ -73,16 +73,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, keys: Layo
     if plain and query.device.type == "cpu" and longest <= SHORT_TOKENS:
         scale = query.shape[-1] ** -0.5 if view.scale is None else view.scale
         q, k, v = (_lowered(t).transpose(0, 1) for t in (query, key, value))
-        if view.native and keys is layout and not view.causal:
-            output: Tensor = ShortAttention.apply(q.contiguous(), k.contiguous(), v.contiguous(), layout, scale)
-            return output
-        output = _Short.apply(q, k, v, (layout, keys), (scale, view.causal))
+        if view.native and (view.causal or direct(layout, keys)):
+            output: Tensor = DirectAttention.apply(*_plain(q, k, v), (layout, keys), (scale, view.causal))
+        elif view.native and keys is layout:
+            output = ShortAttention.apply(*_plain(q, k, v), layout, scale)
+        else:
+            output = _Short.apply(q, k, v, (layout, keys), (scale, view.causal))
         return output
     runs = list(_runs(layout, keys))
     own, others = ([count * lengths[side] for count, *lengths in runs] for side in (0, 1))
     split = zip(query.split(own, 1), key.split(others, 1), value.split(others, 1), strict=True)
     pieces = [_run(qkv, run, view) for qkv, run in zip(split, runs, strict=True)]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _plain(*tensors: Tensor) -> Iterator[Tensor]:
+    """As kernels read them."""
+    return (t.contiguous() for t in tensors)
 
 
 def _lowered(tensor: Tensor) -> Tensor:

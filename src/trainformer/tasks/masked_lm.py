@@ -15,7 +15,8 @@ from trainformer.data.encode import as_part, require_texts
 from trainformer.data.masking import Text, chosen, chunks, folds, hidden, in_a_row, marked, ordinary, read, told
 from trainformer.data.sentences import halves
 from trainformer.data.words import word_numbers
-from trainformer.losses.classification import cross_entropy, symmetric_kl
+from trainformer.losses.classification import symmetric_kl
+from trainformer.losses.vocabulary import token_cross_entropy
 from trainformer.metrics.likelihood import COLUMNS, Likelihood, likelihood
 
 
@@ -104,7 +105,7 @@ class MaskedLm(Task):
         return told(one, picked, hidden(one.parts[0].ids, picked, self.mask_id, self._others, rng))
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(output, batch.target)
+        return token_cross_entropy(output, batch.target)
 
     def divergence(self, one: Tensor, other: Tensor) -> Tensor:
         return symmetric_kl(one, other)
@@ -116,7 +117,7 @@ class MaskedLm(Task):
             moved = pack(asked).to(sums.device)
             scores = model(moved).float()
             owner = torch.tensor(places).repeat_interleave(torch.tensor([e.units for e in asked])).to(sums.device)
-            lost, right = cross_entropy(scores, moved.target), (scores.argmax(-1) == moved.target).float()
+            lost, right = token_cross_entropy(scores, moved.target), (scores.argmax(-1) == moved.target).float()
             judged = torch.zeros_like(lost).index_fill(0, torch.tensor(moved.units[:-1] if self._judges else []).long(), 1.0)
             kept = 1 - judged
             sums.index_add_(0, owner, torch.stack([lost * kept, kept, right * kept, 0 * kept, judged, right * judged], 1))

@@ -1,6 +1,6 @@
 """Optional kernels in C for training in bfloat16 on a CPU, compiled on the user's machine at first use.
 
-They only pass over memory once where PyTorch passes several times; matrix products stay with PyTorch, and so does
+They pass over memory once where PyTorch passes several times; matrix products but the smallest stay with PyTorch, and so does
 everything in float32 and on other devices. Without a compiler nothing is lost but time.
 """
 

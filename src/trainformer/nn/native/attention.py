@@ -1,4 +1,4 @@
-"""Attention of short sequences: the products are PyTorch's, what lies around them are kernels."""
+"""Attention of short sequences: of the shortest by one kernel, of longer ones by PyTorch's products with kernels around them."""
 
 import ctypes
 from collections.abc import Iterator
@@ -11,6 +11,14 @@ from torch.autograd.function import once_differentiable
 
 from trainformer.nn.layout import Layout
 from trainformer.nn.native.library import call
+
+DIRECT_TOKENS = 64
+"""Up to this mean length one kernel is faster than products of PyTorch; what is causal, half of the work, at any length."""
+
+
+def direct(layout: Layout, keys: Layout) -> bool:
+    """Whether sequences are so short that one kernel attends."""
+    return layout.tokens + keys.tokens <= 2 * DIRECT_TOKENS * len(layout.lengths)
 
 
 class Heads(ctypes.Structure):
@@ -91,3 +99,43 @@ def _back(laid: Tensor, layout: Layout, shape: torch.Size) -> Tensor:
     tensor = laid.new_empty(shape)
     call("take_back", laid, tensor, table, ctypes.byref(Heads(len(layout.lengths), *shape[1:])))
     return tensor
+
+
+class Sizes(ctypes.Structure):
+    """`struct attention` of the kernels."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("sequences", "heads", "width", "longest")),
+        *(("causal", ctypes.c_int), ("scale", ctypes.c_float)),
+    )
+
+
+@lru_cache(maxsize=64)
+def _pairs(layout: Layout, keys: Layout) -> Tensor:
+    """First query, queries, first key and keys of each sequence: "4 S"."""
+    return torch.tensor([each for side in (layout, keys) for each in (side.starts, side.lengths)])
+
+
+class DirectAttention(torch.autograd.Function):
+    """q "T H K", k and v "M H K", all contiguous and in bfloat16 -> "T H K". Products, too, are in float32.
+
+    A library makes a product anew for each shape, and short sequences have many: that takes longer than the products do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layouts: tuple[Layout, Layout], how: tuple[float, bool]) -> Tensor:
+        (layout, keys), (scale, causal) = layouts, how
+        sizes = Sizes(len(layout.lengths), *q.shape[1:], max(keys.lengths), causal, scale)
+        output, logs = torch.empty_like(q), torch.empty(q.shape[:2])
+        call("attend", q, k, v, output, logs, _pairs(layout, keys), ctypes.byref(sizes))
+        ctx.save_for_backward(q, k, v, logs)
+        ctx.layouts, ctx.sizes = layouts, sizes
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, logs = ctx.saved_tensors
+        found = [torch.empty_like(t) for t in (q, k, v)]
+        call("attend_backward", q, k, v, grads[0].contiguous(), logs, *found, _pairs(*ctx.layouts), ctypes.byref(ctx.sizes))
+        return *found, None, None

@@ -1,4 +1,4 @@
-/* Passes over memory that a training step in bfloat16 on a CPU makes between its matrix products.
+/* Passes over memory that a training step in bfloat16 on a CPU makes between its matrix products, and the smallest of these.
  *
  * Plain C that the compiler vectorises. Each kernel has `threads`, and gives the same bits for any number of them: what is
  * summed is cut into pieces of one size, whose sums are added in their order. Shapes are those of core/shapes.py; all
@@ -375,5 +375,195 @@ void softmax_backward(half *grad, const half *weights, size rows, size longest, 
 #pragma omp simd reduction(+ : along)
         for (size j = 0; j < longest; j++) along += wide(g[j]) * wide(w[j]);
         for (size j = 0; j < longest; j++) g[j] = narrow(wide(w[j]) * (wide(g[j]) - along) * scale);
+    }
+}
+
+/* ---- attention of short sequences, head by head: products in float32, since those of a library cost more to begin ---- */
+
+typedef float lanes __attribute__((vector_size(64)));
+
+#define ROWS 4    /* of a product at a time: with two columns of lanes they fill the registers */
+#define QUERIES 16 /* whose scores are there at a time */
+
+/* A matrix that is read a number at a time. */
+struct matrix {
+    const float *at;
+    size row, step;
+};
+
+/* c (+)= a b of `count` rows and `wide` columns of lanes. */
+static inline __attribute__((always_inline)) void product_block(struct matrix a, const float *b, size b_row, float *c, size c_row,
+                                                                int count, int columns, size inner, int add) {
+    lanes sum[ROWS][2];
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < columns; j++) {
+            if (add) memcpy(&sum[i][j], c + i * c_row + j * BLOCK, sizeof(lanes));
+            else sum[i][j] = (lanes){0};
+        }
+    for (size k = 0; k < inner; k++) {
+        lanes from[2];
+        for (int j = 0; j < columns; j++) memcpy(&from[j], b + k * b_row + j * BLOCK, sizeof(lanes));
+        for (int i = 0; i < count; i++) {
+            float x = a.at[i * a.row + k * a.step];
+            for (int j = 0; j < columns; j++) sum[i][j] += x * from[j];
+        }
+    }
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < columns; j++) memcpy(c + i * c_row + j * BLOCK, &sum[i][j], sizeof(lanes));
+}
+
+/* c (+)= a b; the columns are whole lanes. */
+static void product(struct matrix a, const float *b, size b_row, float *c, size c_row, size rows, size inner, size columns, int add) {
+    for (size j = 0; j < columns; j += 2 * BLOCK) {
+        int two = j + BLOCK < columns;
+        size i = 0;
+        for (; i + ROWS <= rows; i += ROWS) {
+            struct matrix from = {a.at + i * a.row, a.row, a.step};
+            if (two) product_block(from, b + j, b_row, c + i * c_row + j, c_row, ROWS, 2, inner, add);
+            else product_block(from, b + j, b_row, c + i * c_row + j, c_row, ROWS, 1, inner, add);
+        }
+        for (; i < rows; i++) {
+            struct matrix from = {a.at + i * a.row, a.row, a.step};
+            if (two) product_block(from, b + j, b_row, c + i * c_row + j, c_row, 1, 2, inner, add);
+            else product_block(from, b + j, b_row, c + i * c_row + j, c_row, 1, 1, inner, add);
+        }
+    }
+}
+
+static inline size whole(size n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
+
+/* Rows "L K" of one head -> float32, made up to whole lanes with 0. */
+static void unpack(const half *from, size from_row, float *to, size rows, size width) {
+    size full = whole(width);
+    for (size i = 0; i < rows; i++) {
+        for (size k = 0; k < width; k++) to[i * full + k] = wide(from[i * from_row + k]);
+        for (size k = width; k < full; k++) to[i * full + k] = 0;
+    }
+}
+
+/* The same, turned: "K L". */
+static void unpack_turned(const half *from, size from_row, float *to, size rows, size width) {
+    size full = whole(rows);
+    for (size k = 0; k < width; k++) {
+        for (size i = 0; i < rows; i++) to[k * full + i] = wide(from[i * from_row + k]);
+        for (size i = rows; i < full; i++) to[k * full + i] = 0;
+    }
+}
+
+static void pack(const float *from, half *to, size to_row, size rows, size width) {
+    size full = whole(width);
+    for (size i = 0; i < rows; i++)
+        for (size k = 0; k < width; k++) to[i * to_row + k] = narrow(from[i * full + k]);
+}
+
+struct attention {
+    size sequences, heads, width, longest; /* a token is "H K"; no sequence has more keys than `longest` */
+    int causal;
+    float scale;
+};
+
+static float *desk(size numbers) {
+    float *found = aligned_alloc(64, (size_t)whole(numbers) * sizeof(float));
+    if (!found) abort();
+    return found;
+}
+
+/* softmax(scale q k^T) v of each sequence and head; q, out "T H K", k, v "M H K"; `logs` "T H": of the sum of a row's powers.
+ * `table`, four rows "S": first query, queries, first key, keys. */
+void attend(const half *q, const half *k, const half *v, half *out, float *logs, const size *table, const struct attention *given,
+            int threads) {
+    struct attention g = *given;
+    size row = g.heads * g.width, full = whole(g.width), most = whole(g.longest);
+#pragma omp parallel num_threads(threads)
+    {
+        float *keys = desk(g.width * most + g.longest * full + QUERIES * (most + 2 * full));
+        float *values = keys + g.width * most, *scores = values + g.longest * full, *asked = scores + QUERIES * most;
+        float *heard = asked + QUERIES * full;
+#pragma omp for schedule(dynamic)
+        for (size task = 0; task < g.sequences * g.heads; task++) {
+            size s = task / g.heads, head = task % g.heads, first = table[s], n = table[g.sequences + s];
+            size other = table[2 * g.sequences + s], m = table[3 * g.sequences + s], columns = whole(m);
+            unpack_turned(k + other * row + head * g.width, row, keys, m, g.width);
+            unpack(v + other * row + head * g.width, row, values, m, g.width);
+            for (size top = 0; top < n; top += QUERIES) {
+                size rows = least(QUERIES, n - top), seen = g.causal ? least(m, top + rows) : m;
+                size at = (first + top) * row + head * g.width;
+                float shares[QUERIES];
+                unpack(q + at, row, asked, rows, g.width);
+                product((struct matrix){asked, full, 1}, keys, columns, scores, columns, rows, g.width, whole(seen), 0);
+                for (size i = 0; i < rows; i++) {
+                    float *x = scores + i * columns, best = -INFINITY, sum = 0;
+                    size own = g.causal ? least(m, top + i + 1) : m;
+                    for (size j = 0; j < own; j++) best = x[j] > best ? x[j] : best;
+#pragma omp simd reduction(+ : sum)
+                    for (size j = 0; j < own; j++) {
+                        float y = x[j];
+                        x[j] = exponential((y - best) * g.scale) + (y - y); /* what is no number stays none */
+                        sum += x[j];
+                    }
+                    for (size j = own; j < whole(seen); j++) x[j] = 0;
+                    shares[i] = 1 / sum;
+                    logs[(first + top + i) * g.heads + head] = best * g.scale + logf(sum);
+                }
+                product((struct matrix){scores, columns, 1}, values, full, heard, full, rows, seen, full, 0);
+                for (size i = 0; i < rows; i++)
+                    for (size c = 0; c < full; c++) heard[i * full + c] *= shares[i];
+                pack(heard, out + at, row, rows, g.width);
+            }
+        }
+        free(keys);
+    }
+}
+
+/* The gradients of q, k and v from that of the output. */
+void attend_backward(const half *q, const half *k, const half *v, const half *grad, const float *logs, half *dq, half *dk, half *dv,
+                     const size *table, const struct attention *given, int threads) {
+    struct attention g = *given;
+    size row = g.heads * g.width, full = whole(g.width), most = whole(g.longest);
+#pragma omp parallel num_threads(threads)
+    {
+        float *keys = desk(2 * g.width * most + 3 * g.longest * full + QUERIES * (2 * most + 3 * full));
+        float *values = keys + g.width * most, *plain = values + g.width * most, *to_keys = plain + g.longest * full;
+        float *to_values = to_keys + g.longest * full, *shares = to_values + g.longest * full, *slopes = shares + QUERIES * most;
+        float *asked = slopes + QUERIES * most, *heard = asked + QUERIES * full, *to_asked = heard + QUERIES * full;
+#pragma omp for schedule(dynamic)
+        for (size task = 0; task < g.sequences * g.heads; task++) {
+            size s = task / g.heads, head = task % g.heads, first = table[s], n = table[g.sequences + s];
+            size other = table[2 * g.sequences + s], m = table[3 * g.sequences + s], columns = whole(m);
+            size there = other * row + head * g.width;
+            unpack_turned(k + there, row, keys, m, g.width);
+            unpack_turned(v + there, row, values, m, g.width);
+            unpack(k + there, row, plain, m, g.width);
+            memset(to_keys, 0, (size_t)(m * full) * sizeof(float));
+            memset(to_values, 0, (size_t)(m * full) * sizeof(float));
+            for (size top = 0; top < n; top += QUERIES) {
+                size rows = least(QUERIES, n - top), seen = g.causal ? least(m, top + rows) : m;
+                size at = (first + top) * row + head * g.width;
+                unpack(q + at, row, asked, rows, g.width);
+                unpack(grad + at, row, heard, rows, g.width);
+                product((struct matrix){asked, full, 1}, keys, columns, shares, columns, rows, g.width, whole(seen), 0);
+                product((struct matrix){heard, full, 1}, values, columns, slopes, columns, rows, g.width, whole(seen), 0);
+                for (size i = 0; i < rows; i++) {
+                    float *p = shares + i * columns, *d = slopes + i * columns, along = 0;
+                    float log = logs[(first + top + i) * g.heads + head];
+                    size own = g.causal ? least(m, top + i + 1) : m;
+#pragma omp simd reduction(+ : along)
+                    for (size j = 0; j < own; j++) {
+                        float y = p[j] * g.scale - log;
+                        p[j] = exponential(y) + (y - y);
+                        along += p[j] * d[j];
+                    }
+                    for (size j = 0; j < own; j++) d[j] = p[j] * (d[j] - along) * g.scale;
+                    for (size j = own; j < whole(seen); j++) p[j] = d[j] = 0;
+                }
+                product((struct matrix){slopes, columns, 1}, plain, full, to_asked, full, rows, seen, full, 0);
+                product((struct matrix){slopes, 1, columns}, asked, full, to_keys, full, seen, rows, full, 1);
+                product((struct matrix){shares, 1, columns}, heard, full, to_values, full, seen, rows, full, 1);
+                pack(to_asked, dq + at, row, rows, g.width);
+            }
+            pack(to_keys, dk + there, row, m, g.width);
+            pack(to_values, dv + there, row, m, g.width);
+        }
+        free(keys);
     }
 }
