@@ -40,7 +40,7 @@ docs: $(READY) ## writes docs/settings.md and docs/reference anew from the code
 	$(BIN)/python docs/make_reference.py
 
 bench: $(READY) ## speed and accuracy beside the peers, the tables of docs/benchmarks.md; hours. SHARED= where data/, models/, peers/ are
-	for each in train parts predict same_score inference translation accuracy bits; do \
+	for each in train parts predict same_score inference translation accuracy bits pretraining; do \
 		$(BIN)/python benchmarks/$$each.py --shared $(or $(SHARED),../shared) || exit 1; done
 	$(BIN)/python benchmarks/cost.py
 

@@ -1,4 +1,4 @@
-"""The benchmarks of length and of compression run for a moment, and say what they measured."""
+"""The benchmarks of length, of compression and of pre-training run for a moment, and say what they measured."""
 
 import gzip
 import json
@@ -60,3 +60,22 @@ def test_bits_beside_compressors(bench: Any, tmp_path: Path) -> None:
     assert found["xz -9e, after training texts"] == pytest.approx(8 * (len(squeeze[0]) - len(squeeze[1])) / size)
     assert 0 < found["model"] < 8 and found["zstd -19, after training texts"] < found["zstd -19"]
     assert f"| **{found['model']:.3f}** | {found['gzip -9']:.3f} / " in docs.read_text()
+
+
+def test_pretraining_beside_none(bench: Any, tmp_path: Path) -> None:
+    """Both ways are scored with each seed, and the loss of hidden tokens falls."""
+    data = tmp_path / "shared" / "data" / "zh_topic_thucnews"
+    data.mkdir(parents=True)
+    for name, count in (("train", 120), ("validation", 24), ("test", 24)):
+        rows = [
+            {"text": " ".join(WORDS[(i + k * k) % 8] for k in range(8)) + f" {name} {i}", "label": "ab"[i % 2]}
+            for i in range(count)
+        ]
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    docs, lines = page(tmp_path, "pretraining"), tmp_path / "pretraining.jsonl"
+    words = ["--case=scratch", "--minutes=0.1", "--seeds=1", "--threads=1", "--most-load=2"]
+    bench("pretraining")["main"]([f"--shared={tmp_path / 'shared'}", *words, f"--results={lines}", f"--docs={docs}"])
+    found = json.loads(lines.read_text())["result"]
+    assert len(found["with"]) == len(found["without"]) == 1 and all(0 <= x <= 1 for x in (*found["with"], *found["without"]))
+    assert found["curve"][0][0] == 0 and found["curve"][-1][1] < found["curve"][0][1]
+    assert f"**{100 * found['with'][0]:.1f}**" in docs.read_text()
