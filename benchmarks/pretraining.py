@@ -77,7 +77,7 @@ def run(a: argparse.Namespace, case: Case) -> dict:
 
 def curve(log: Path) -> list[tuple[int, float]]:
     """The step and the validation loss, in nats a hidden token, of each evaluation."""
-    lines = map(json.loads, log.open(encoding="utf-8"))
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
     return [(line["step"], line["validation"]["loss"]) for line in lines if "validation" in line]
 
 

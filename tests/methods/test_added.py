@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainformer.core.batch import Batch, cut
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Method, Model
+from trainformer.data.tokens import quiet
 from trainformer.engine.optim import rules
 from trainformer.methods import ia3
 from trainformer.methods.adapter import Adapter
@@ -18,7 +19,6 @@ from trainformer.methods.lora import Lora
 from trainformer.methods.prefix import Prefix
 from trainformer.methods.prompt import Prompt
 from trainformer.models.encoder import Encoder
-from trainformer.models.pretrained import quiet
 from trainformer.nn.bottleneck import Fusion
 
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from trainformer.core.batch import Batch, Encoded, Part, pack
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Model
+from trainformer.data.tokens import quiet
 from trainformer.models.fill_head import FILLS, LOW
-from trainformer.models.pretrained import Pretrained, quiet
+from trainformer.models.pretrained import Pretrained
 from trainformer.nn.ties import later_names
 from trainformer.tasks.masked_lm import MaskedLm
 

@@ -9,10 +9,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from trainformer.core.batch import Batch, pack
+from trainformer.core.batch import Batch, Encoded, Part, pack
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Model
-from trainformer.models.encoder import Encoder
+from trainformer.models.encoder import Encoder, filled
+from trainformer.models.pretrained import Pretrained
+from trainformer.tasks.text_classification import TextClassification
 
 PACKED = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "modernbert"]
 PADDED = ["mpnet", "deberta-v2"]
@@ -124,3 +126,16 @@ def test_padding_can_be_asked_for(checkpoint: Any, load: Any, random_batches: Ca
     model, _, _ = load(checkpoint("bert"), packing="padded")
     assert not body(model).packed
     assert model(random_batches(1)[0]).shape[1] == 3
+
+
+def test_what_fills_up_a_batch_needs_no_place_of_its_own(tiny_model: Path) -> None:
+    """A model of 64 places, whose batch is filled up with more tokens than that."""
+    task = TextClassification.model_validate({"labels": ["a", "b"]})
+    model, _, _ = Pretrained(name=str(tiny_model)).load(task)
+    rows = [Encoded((Part(torch.randint(5, 9, (23,), dtype=torch.int32), [23]),), torch.zeros(1), i) for i in range(201)]
+    batch = pack(rows)
+    filler = filled(batch.parts[0]).lengths[-1]
+    assert filler > 64
+    with torch.no_grad():
+        together, alone = model.eval()(batch), model(pack(rows[:1]))
+    torch.testing.assert_close(together[:1], alone)

@@ -29,8 +29,10 @@ CASES: dict[str, tuple[str, dict[str, Any], Decision]] = {
     "likeness": ("text_pair", {"kind": "similarity"}, Decision()),
     "a number": ("regression", {"long_text": "window"}, Decision()),
     "head and tail": ("regression", {"long_text": "head_tail"}, Decision()),
+    "documents": ("retrieval", {}, Decision()),
 }
 """Task, settings and decision layer."""
+PAIRS = ("text_pair", "retrieval")
 WORDS = [
     "good",
     "fine",
@@ -61,7 +63,7 @@ def sentences(count: int, longest: int = 70) -> list[str]:
 def asked(name: str, count: int = 120) -> list[Any]:
     """Texts, or pairs of them, for a case."""
     texts = sentences(2 * count)
-    return list(zip(texts[::2], texts[1::2], strict=True)) if CASES[name][0] == "text_pair" else texts[:count]
+    return list(zip(texts[::2], texts[1::2], strict=True)) if CASES[name][0] in PAIRS else texts[:count]
 
 
 def rows(name: str, count: int = 120) -> list[dict[str, Any]]:
@@ -76,7 +78,7 @@ def rows(name: str, count: int = 120) -> list[dict[str, Any]]:
     found = [
         {"text": text or "film", "other": other, "label": targets[i % len(targets)]} for i, (text, other) in enumerate(given)
     ]
-    return [row | {"other": row["other"] or "film"} if task == "text_pair" else row for row in found]
+    return [row | {"other": row["other"] or "film"} if task in PAIRS else row for row in found]
 
 
 def written(model: Path, name: str, folder: Path) -> Path:
@@ -85,7 +87,7 @@ def written(model: Path, name: str, folder: Path) -> Path:
     task: Any = registry.build(Task, key, settings)
     if "labels" not in settings:
         for row, target in enumerate([1.0, 2.0, 4.0, 8.0]):
-            task.observe(task.parse(("film", "story")[: 1 + task.pair], target, row, 1.0))
+            task.observe(task.parse(("film", f"story {row}")[: 1 + task.pair], target, row, 1.0))
         task.settle()
     torch.manual_seed(1)
     made, backbone, _ = registry.build(Backbone, "pretrained", {"name": str(model), "pooling": "mean"}).load(task)

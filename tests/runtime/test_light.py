@@ -20,7 +20,7 @@ from trainformer.tasks.text_classification import TextClassification
 
 Graph = Callable[[str], Path]
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ["one label", "costs", "many labels", "a pair", "likeness", "a number", "head and tail"]
+CASES = ["one label", "costs", "many labels", "a pair", "likeness", "a number", "head and tail", "documents"]
 
 
 def same(ours: list[Any], theirs: list[Any]) -> None:
@@ -98,8 +98,9 @@ def test_what_is_no_graph_is_opened_by_pytorch(trained: Path) -> None:
 
 def test_a_task_that_says_no_targets_is_asked_with_tensors(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of a user's own, that encodes its examples itself, as docs/extend.md shows: its answers may take tensors alone."""
+    folder = graph("one label")
     monkeypatch.delattr(TextClassification, "targets")
-    assert isinstance(opened(graph("one label")), Bundle)
+    assert isinstance(opened(folder), Bundle)
     assert isinstance(opened(graph("a number")), Light)
 
 

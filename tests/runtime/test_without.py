@@ -30,7 +30,7 @@ def test_nothing_of_it_can_be_imported(name: str, without: dict[str, str]) -> No
     assert done.returncode == 1 and f"No module named '{name}'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["one label", "many labels", "a pair", "likeness", "a number"])
+@pytest.mark.parametrize("name", ["one label", "many labels", "a pair", "likeness", "a number", "documents"])
 def test_a_graph_is_asked_and_scored(name: str, graph: Graph, of: Any, write: Any, without: dict[str, str]) -> None:
     data, bundle = write("rows.jsonl", of.rows(name, 40)), Bundle.open(graph(name))
     done = ran(without, "predict", graph(name), "--data", data)

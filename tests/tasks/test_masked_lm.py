@@ -18,11 +18,11 @@ from trainformer.core.batch import Batch, cut, join, pack
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Decision
 from trainformer.core.seeds import generator
-from trainformer.data.tokens import HubTokens, write_tokenizer
+from trainformer.data.tokens import HubTokens, quiet, write_tokenizer
 from trainformer.data.vocabulary import Wanted
 from trainformer.data.vocabulary import train as train_tokenizer
 from trainformer.metrics.likelihood import COLUMNS
-from trainformer.models.pretrained import Pretrained, quiet
+from trainformer.models.pretrained import Pretrained
 from trainformer.tasks.masked_lm import MaskedLm
 
 PEOPLE, DEEDS, THINGS = json.loads((Path(__file__).parents[1] / "phrases.json").read_text(encoding="utf-8")).values()

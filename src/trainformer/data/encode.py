@@ -22,23 +22,23 @@ if TYPE_CHECKING:  # who only answers texts has no PyTorch: what makes tensors l
 Policy = Literal["truncate", "head_tail", "window"]
 Wrapped = tuple[list[int], list[int]]
 """Ids and token types of one sequence."""
+Pooled = Literal["mean", "max", "beside"]
+"""The mean of the outputs of several sequences, the largest of each, or all of them end to end."""
 HEAD, HEAD_AND_TAIL = 128, 510
 """Sun et al. 2019 (arXiv:1905.05583) keep the first 128 and the last 382 tokens of a long text."""
 
 
-class LongText(Component):
-    """What is done with a text that is longer than the model or `data.max_tokens` takes."""
-
-    long_text: Policy = "truncate"
-    """truncate keeps the head, head_tail a quarter from the head and the rest from the tail, window reads all of the text."""
-    window_overlap: float = Field(0.25, ge=0, le=0.9)
-    """Least share of a window that the next one reads again, 0..0.9."""
-    window_pool: Literal["mean", "max"] = "mean"
-    """How the outputs of a text's windows are made one: the mean, or the largest of each."""
+class Reading(Component):
+    """What a task reads, as sequences of tokens, and what it learns, as numbers: it is asked for graphs without PyTorch."""
 
     def sequences(self, pieces: Sequence[list[int]], tokens: Wrapping, limit: int) -> tuple[list[Wrapped], int]:
         """The sequences of an example, none longer than `limit` tokens, and how many tokens were cut."""
-        return encode_texts(pieces, tokens, limit, self.long_text, self.window_overlap)
+        raise NotImplementedError("a task says how it reads")
+
+    @property
+    def pooled(self) -> Pooled:
+        """How the outputs of an example's sequences become one."""
+        raise NotImplementedError("a task says how it reads")
 
     def targets(self, example: Example) -> Array:
         """What is learnt from an example, as numbers "N"; none without a label.
@@ -61,9 +61,27 @@ class LongText(Component):
         return Encoded(parts, target, example.row, example.weight, kind=example.kind, cut_tokens=cut)
 
 
+class LongText(Reading):
+    """What is done with a text that is longer than the model or `data.max_tokens` takes."""
+
+    long_text: Policy = "truncate"
+    """truncate keeps the head, head_tail a quarter from the head and the rest from the tail, window reads all of the text."""
+    window_overlap: float = Field(0.25, ge=0, le=0.9)
+    """Least share of a window that the next one reads again, 0..0.9."""
+    window_pool: Literal["mean", "max"] = "mean"
+    """How the outputs of a text's windows are made one: the mean, or the largest of each."""
+
+    @property
+    def pooled(self) -> Pooled:
+        return self.window_pool
+
+    def sequences(self, pieces: Sequence[list[int]], tokens: Wrapping, limit: int) -> tuple[list[Wrapped], int]:
+        return encode_texts(pieces, tokens, limit, self.long_text, self.window_overlap)
+
+
 def reads_alone(task: type) -> bool:
     """Whether a kind of task reads, answers and scores without PyTorch: it says its targets as numbers."""
-    return issubclass(task, LongText) and task.targets is not LongText.targets
+    return issubclass(task, Reading) and task.targets is not Reading.targets
 
 
 def encode_texts(

@@ -1,7 +1,9 @@
 """A model's tokenizer as the transformers library opens it: its special tokens by their roles."""
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
@@ -14,6 +16,22 @@ from trainformer.data.fast_tokens import FastTokens
 
 MASKS = ("<mask>", "[MASK]")
 """How masks are written; the first is what a tokenizer without one gets."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The library's notices and bars off: what matters in them is checked and said by us."""
+    logs = transformers.utils.logging
+    level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logs.set_verbosity(level)
+        if bar:
+            logs.enable_progress_bar()
 
 
 class HubTokens(FastTokens):
@@ -30,7 +48,9 @@ class HubTokens(FastTokens):
     def load(cls, name: str, revision: str | None = None) -> "HubTokens":
         """Raises UserError if there is no tokenizer that can be read."""
         try:
-            found = transformers.AutoTokenizer.from_pretrained(name, revision=revision, use_fast=True, trust_remote_code=False)
+            how = dict(revision=revision, use_fast=True, trust_remote_code=False)
+            with quiet():
+                found: Any = transformers.AutoTokenizer.from_pretrained(name, **how)
             if len(found) <= len(found.all_special_ids):
                 raise UserError("it has no tokenizer: no vocabulary is beside it.", where=name)
             return cls(found, name)

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from trainformer.core.batch import Batch
+from trainformer.core.arrays import Array, array
+from trainformer.core.protocols import Scored
 
 CHUNK_ROWS = 1024
 CUTS = (1, 10)
 
 
-def halves(output: Tensor) -> tuple[Tensor, Tensor]:
+def halves(output: Any) -> tuple[Any, Any]:
     """The embeddings "B D" of queries and of documents, from both end to end "B 2D"."""
     width = output.shape[-1] // 2
     return output[..., :width], output[..., width:]
@@ -25,32 +25,32 @@ class Ranking:
     """
 
     def __init__(self) -> None:
-        self._outputs: list[Tensor] = []
-        self._documents: list[Tensor] = []
+        self._outputs: list[Array] = []
+        self._documents: list[Array] = []
 
-    def add(self, output: Tensor, batch: Batch) -> None:
+    def add(self, output: Any, batch: Scored) -> None:
         """Output "B 2D" of unit vectors and the batch whose target "B" tells documents apart."""
-        self._outputs.append(output.detach().float().cpu())
-        self._documents.append(batch.target.cpu())
+        self._outputs.append(array(output).astype(np.float32))
+        self._documents.append(array(batch.target))
 
     def value(self) -> dict[str, float]:
         if not self._outputs:
             return {"examples": 0}
         ranks = self._ranks()
-        recalls = {f"recall_at_{k}": float((ranks <= k).double().mean()) for k in CUTS}
+        recalls = {f"recall_at_{k}": float((ranks <= k).mean()) for k in CUTS}
         return {"examples": len(ranks), "mrr": float((1 / ranks).mean()), **recalls}
 
     def detail(self) -> dict[str, Any]:
         return {}
 
-    def _ranks(self) -> Tensor:
-        queries, documents = halves(torch.cat(self._outputs))
-        different, place = torch.unique(torch.cat(self._documents), return_inverse=True)
-        first = torch.full((len(different),), len(place)).scatter_reduce_(0, place, torch.arange(len(place)), "amin")
-        index, found = documents[first], []
-        for own, chunk in zip(place.split(CHUNK_ROWS), queries.split(CHUNK_ROWS), strict=True):
-            likeness = chunk @ index.T
-            true = likeness.gather(1, own[:, None])
+    def _ranks(self) -> Array:
+        queries, documents = halves(np.concatenate(self._outputs))
+        _, first, place = np.unique(np.concatenate(self._documents), return_index=True, return_inverse=True)
+        index, found = documents[first].T, []
+        for start in range(0, len(queries), CHUNK_ROWS):
+            own = place[start : start + CHUNK_ROWS, None]
+            likeness = queries[start : start + CHUNK_ROWS] @ index
+            true = np.take_along_axis(likeness, own, 1)
             nearer, level = (likeness > true).sum(1), (likeness == true).sum(1) - 1
-            found.append(1 + nearer.double() + level.double() / 2)
-        return torch.cat(found)
+            found.append(1 + nearer + level / 2)
+        return np.concatenate(found)

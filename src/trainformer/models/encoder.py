@@ -36,9 +36,10 @@ class Encoder(Body):
         return tuple(run(part) for part in batch.parts)
 
     def _run_packed(self, part: Packed) -> Tensor:
-        tokens = len(part.ids)
+        tokens, longest = len(part.ids), part.longest
         part = filled(part) if part.ids.device.type == "cpu" else part
-        places = torch.cat([torch.arange(n, device=part.ids.device) for n in part.lengths]) + self.first_position
+        # What only fills up may be longer than the model has places: it begins again.
+        places = torch.cat([torch.arange(n, device=part.ids.device) % longest for n in part.lengths]) + self.first_position
         inputs = {"input_ids": part.ids[None], "position_ids": places[None], "layout": Layout.of(part.lengths)}
         if "token_type_ids" in self.takes:
             inputs["token_type_ids"] = (torch.zeros_like(part.ids) if part.kinds is None else part.kinds)[None]

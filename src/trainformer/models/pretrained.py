@@ -1,8 +1,6 @@
 """Any encoder of the transformers library, by hub name or folder: BERT, RoBERTa, DistilBERT, ModernBERT and their kind."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ from transformers.initialization import no_init_weights
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Backbone, Method, Model, Task
+from trainformer.data.tokens import quiet
 from trainformer.models.encoder import Encoder, packs_exactly
 from trainformer.models.families import AFTER_PADDING, HEADS
 from trainformer.models.fill_head import FILLS, JUDGES, FillHead, fill_head
@@ -242,22 +241,6 @@ def library_model(folder: Path, task: Task) -> Any:
     with quiet():
         found = _class(config, task).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     return found.eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The library's notices and bars off: what matters in them is checked and said by us."""
-    logs = transformers.utils.logging
-    level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logs.set_verbosity(level)
-        if bar:
-            logs.enable_progress_bar()
 
 
 def _class(config: Any, task: Task) -> Any:

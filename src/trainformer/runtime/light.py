@@ -13,7 +13,7 @@ from trainformer.core.arrays import Array
 from trainformer.core.config import DataSettings
 from trainformer.core.roles import Answer
 from trainformer.core.rows import Example
-from trainformer.data.encode import LongText
+from trainformer.data.encode import Reading
 from trainformer.data.fast_tokens import FastTokens
 from trainformer.data.groups import grouped
 from trainformer.runtime import ir
@@ -41,7 +41,7 @@ class Light(Asked):
 
     def __init__(self, folder: Path, facts: dict[str, Any], threads: int | None = None):
         super().__init__(open_task(facts), facts)
-        self.reading = cast(LongText, self.task)  # who opens it has looked
+        self.reading = cast(Reading, self.task)  # who opens it has looked
         self.session = SESSIONS[facts["model"]["kind"]](folder, facts["model"], threads or cores())
         self.tokens = FastTokens.of(folder)
         self.pad = int(facts["model"]["pad"])
@@ -92,7 +92,7 @@ class Light(Asked):
         """The raw outputs "B C" of each batch, the longest examples first."""
         longest_first = sorted(items, key=lambda e: (-e.tokens, e.row))
         for group in grouped(longest_first, MICRO_TOKENS, padded=True):
-            yield joined(self.session.run(padded(group, self.pad)), group, self.reading.window_pool), group
+            yield joined(self.session.run(padded(group, self.pad)), group, self.reading.pooled), group
 
     def _in_order(self, items: list[Item]) -> Array:
         found = [(output, [item.row for item in group]) for output, group in self._outputs(items)]

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from trainformer.core.arrays import Array
-from trainformer.data.encode import Wrapped
+from trainformer.data.encode import Pooled, Wrapped
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,12 @@ def padded(items: Sequence[Item], pad: int) -> dict[str, Array]:
     return {"input_ids": ids, "attention_mask": real.astype(np.int64), "token_type_ids": kinds}
 
 
-def joined(outputs: Array, items: Sequence[Item], how: Literal["mean", "max"]) -> Array:
-    """One output for each example from those of its windows: "S C" -> "B C"."""
+def joined(outputs: Array, items: Sequence[Item], how: Pooled) -> Array:
+    """One output for each example from those of its sequences: "S C" -> "B C", or "B nC" where they stay beside each other."""
     if len(outputs) == len(items):
         return outputs
+    if how == "beside":
+        return outputs.reshape(len(items), -1)
     counts = [len(item.sequences) for item in items]
     owner = np.repeat(np.arange(len(items)), counts)
     found: Array = np.full((len(items), outputs.shape[1]), -np.inf if how == "max" else 0.0, outputs.dtype)

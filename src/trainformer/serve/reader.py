@@ -8,7 +8,7 @@ from trainformer.bundle.facts import facts_in, open_task
 from trainformer.core.errors import UserError
 from trainformer.core.protocols import Tokens
 from trainformer.core.rows import Example
-from trainformer.data.encode import LongText, reads_alone
+from trainformer.data.encode import Reading, reads_alone
 from trainformer.data.fast_tokens import FastTokens
 from trainformer.serve.refusals import Refusal
 
@@ -63,7 +63,7 @@ class Reader:
     def _counted(self, example: Example, own: list[list[int]]) -> tuple[int, int]:
         """Tokens of an example that the model will read, and those that are cut."""
         if reads_alone(type(self.task)):
-            sequences, cut = cast(LongText, self.task).sequences(own, self.tokens, self.limit)
+            sequences, cut = cast(Reading, self.task).sequences(own, self.tokens, self.limit)
             return sum(len(ids) for ids, _ in sequences), cut
         item = self.task.encode(example, own, cast(Tokens, self.tokens), self.limit)
         return item.tokens, item.cut_tokens

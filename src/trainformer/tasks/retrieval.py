@@ -1,25 +1,33 @@
 """Find the document that answers a query: both are embedded, and what belongs together lies close."""
 
+from __future__ import annotations
+
 import hashlib
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
+import numpy as np
 from pydantic import Field, PrivateAttr
-from torch import Tensor
 
-from trainformer.core.batch import Batch, Encoded, Example
+from trainformer.core.arrays import Array, array
 from trainformer.core.errors import UserError
-from trainformer.core.protocols import Tokens
+from trainformer.core.protocols import Wrapping
 from trainformer.core.roles import Answer, Decision, Task
-from trainformer.data.encode import as_part, encode_texts, require_texts
+from trainformer.core.rows import Example
+from trainformer.data.encode import Pooled, Reading, Wrapped, encode_texts, require_texts
 from trainformer.losses.contrastive import in_batch
 from trainformer.metrics.ranking import Ranking, halves
+
+if TYPE_CHECKING:  # who only answers has no PyTorch
+    from torch import Tensor
+
+    from trainformer.core.batch import Batch
 
 ID_BITS = 24
 """A document is told from others by so many bits of its text's hash: exact in the float32 of the token cache."""
 
 
-class Retrieval(Task):
+class Retrieval(Reading, Task):
     """Queries and their documents, embedded apart; each query is learnt against all documents of its step."""
 
     best: ClassVar[str] = "mrr"
@@ -59,12 +67,18 @@ class Retrieval(Task):
             raise UserError(what, fix="Name another column with --text-b, or add rows.")
         self.training_rows = self._rows
 
-    def encode(self, example: Example, pieces: list[list[int]], tokens: Tokens, limit: int) -> Encoded:
+    def sequences(self, pieces: Sequence[list[int]], tokens: Wrapping, limit: int) -> tuple[list[Wrapped], int]:
         """Two sequences: the query's and the document's."""
         found = [encode_texts([piece], tokens, limit, self.long_text) for piece in pieces]
-        part = as_part([sequence for sequences, _ in found for sequence in sequences])
-        cut = sum(count for _, count in found)
-        return Encoded((part,), torch.tensor([example.target]), example.row, example.weight, kind=example.kind, cut_tokens=cut)
+        return [sequence for sequences, _ in found for sequence in sequences], sum(count for _, count in found)
+
+    @property
+    def pooled(self) -> Pooled:
+        return "beside"
+
+    def targets(self, example: Example) -> Array:
+        """What tells the document from others."""
+        return np.array([example.target], dtype=np.int64)
 
     def outputs(self) -> int:
         """The head has no layer of its own: it gives both embeddings of an example end to end, "B 2D"."""
@@ -81,9 +95,9 @@ class Retrieval(Task):
         """1 minus the cosine, summed over query and document."""
         return (one.float() - other.float()).pow(2).sum(-1) / 2
 
-    def answer(self, output: Tensor, decision: Decision) -> list[Answer]:
+    def answer(self, output: Any, decision: Decision) -> list[Answer]:
         """The cosine of query and document as `score`, -1..1."""
-        query, document = halves(output.double())
+        query, document = halves(array(output).astype(np.float64))
         return [{"label": None, "score": score, "scores": {}} for score in (query * document).sum(-1).tolist()]
 
     def metric(self, decision: Decision | None = None) -> Ranking:
