@@ -1,5 +1,6 @@
 """What a bundle holds is the transformers library's own classifier: it opens there with equal logits."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,32 @@ def shipped(source: Path, folder: Path, task: str = "text_classification", **set
             p.copy_(torch.randn(p.shape) * model.body.width**-0.5)  # keeps the size of what it reads
     write(folder, Contents(made, settled, model, HubTokens.load(str(source)), Decision(), Columns("text"), 64, {}))
     return Bundle.open(folder), settled.opens_in_library(model)
+
+
+def test_bundles_that_open_in_many_threads_leave_new_weights_alone(checkpoint: Any, tmp_path: Path) -> None:
+    """What PyTorch fills weights with is the process's: none of them may take it from another, nor keep it."""
+    shipped(checkpoint("bert", "MaskedLM"), tmp_path / "bundle")
+    wanted = Bundle.open(tmp_path / "bundle").logits(TEXTS)
+
+    def opened(_: int) -> tuple[Tensor, Tensor]:
+        new = torch.nn.Linear(8, 8).weight
+        return Bundle.open(tmp_path / "bundle").logits(TEXTS), new
+
+    names = [name for name in dir(torch.nn.init) if name.endswith("_") and not name.startswith("_")]
+    before = [getattr(torch.nn.init, name) for name in names]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(opened, range(64)))
+    assert [getattr(torch.nn.init, name) for name in names] == before and len(names) > 10
+    for logits, new in found:
+        assert torch.equal(logits, wanted)
+        assert 0 < float(new.detach().abs().max()) <= 8**-0.5
+
+
+def test_a_bundle_opens_without_a_random_number(checkpoint: Any, tmp_path: Path) -> None:
+    shipped(checkpoint("bert", "MaskedLM"), tmp_path / "bundle")
+    state = torch.get_rng_state()
+    Bundle.open(tmp_path / "bundle")
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @torch.no_grad()

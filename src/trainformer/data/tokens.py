@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import transformers
@@ -18,20 +19,27 @@ MASKS = ("<mask>", "[MASK]")
 """How masks are written; the first is what a tokenizer without one gets."""
 
 
+ALONE = RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The library's notices and bars off: what matters in them is checked and said by us."""
+    """The library's notices and bars off: what matters in them is checked and said by us.
+
+    For one thread at a time: while the library opens a model, functions of its own and of PyTorch are replaced for all.
+    """
     logs = transformers.utils.logging
-    level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logs.set_verbosity(level)
-        if bar:
-            logs.enable_progress_bar()
+    with ALONE:
+        level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
+        logs.set_verbosity_error()
+        logs.disable_progress_bar()
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                yield
+        finally:
+            logs.set_verbosity(level)
+            if bar:
+                logs.enable_progress_bar()
 
 
 class HubTokens(FastTokens):

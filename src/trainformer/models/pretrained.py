@@ -10,7 +10,6 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers.initialization import no_init_weights
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Backbone, Method, Model, Task
@@ -21,7 +20,16 @@ from trainformer.models.fill_head import FILLS, JUDGES, FillHead, fill_head
 from trainformer.models.heads import EmbeddingHead, SequenceHead, library_modules, own_modules, uniform_layer
 from trainformer.models.locate import keep_pooling, locate, sentence_pooling
 from trainformer.models.start import family_pooling, grow, settle_head
-from trainformer.models.weights import extra_layer, fill, library_names, maps_to_library, new_weights, own_names, refuse_pickle
+from trainformer.models.weights import (
+    Unfilled,
+    extra_layer,
+    fill,
+    library_names,
+    maps_to_library,
+    new_weights,
+    own_names,
+    refuse_pickle,
+)
 from trainformer.nn.packed_attention import packed_attention
 from trainformer.nn.pool import Pooling
 from trainformer.nn.surgery import ADDED
@@ -105,7 +113,7 @@ class Pretrained(Backbone):
         extra = self._extra(config, task)
         if extra:
             config.num_hidden_layers -= 1
-        with no_init_weights():
+        with quiet(), Unfilled():
             library = _class(config, task).from_config(config)
         model = self._assemble(library, task)
         named = library_names if weights is None else own_names

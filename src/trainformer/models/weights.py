@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainformer.core.errors import UserError
 from trainformer.core.roles import Model
@@ -14,6 +15,20 @@ from trainformer.models.heads import SequenceHead
 from trainformer.nn.surgery import ADDED
 
 SHOWN = 8
+RANDOM = {"normal_", "uniform_", "kaiming_uniform_"}
+
+
+class Unfilled(TorchFunctionMode):
+    """Modules that are made inside draw no weights: they are about to be read.
+
+    In this thread alone; the library's `no_init_weights` would take the weights of every thread, and of all that come later where
+    two threads leave it in another order than they came.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", None) in RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def library_names(model: Model) -> dict[str, str]:
