@@ -15,7 +15,7 @@ from trainformer.models.design import Design
 from trainformer.models.initialisation import initialise
 from trainformer.models.transformer import Transformer
 from trainformer.models.vocabulary import VocabularyHead
-from trainformer.nn.beam_search import beam_search, divisor, highest
+from trainformer.nn.beam_search import beam_search, divisor
 from trainformer.nn.decoding import Decoding, drawn, ruled, shares
 from trainformer.nn.generate import Prompts, Voice, generate, stream
 
@@ -77,9 +77,9 @@ def test_a_search_ends_only_when_nothing_open_can_be_better(beam: int, end: Lite
     """The same search without a cache; what is exact finds as much as one that is never cut short."""
     speaker, source = voice(12, seed=3), sources(3, 1, 2)
     how = Decoding(beam=beam, max_new_tokens=20, beam_end=end)
-    for row in range(3):
+    for row, wanted in itertools.product(range(3), {1, beam}):
         alone = Packed(source.ids.split(source.lengths)[row], [source.lengths[row]], torch.tensor([0]))
-        short = beam_search(speaker, Prompts([[0]], alone), how)[0]
+        short = beam_search(speaker, Prompts([[0]], alone), how, wanted=wanted)[0]
         texts = [([], 0.0)]
         best: list[tuple[float, list[int]]] = []
         for length in range(1, 21):
@@ -97,20 +97,22 @@ def test_a_search_ends_only_when_nothing_open_can_be_better(beam: int, end: Lite
                 else:
                     texts.append(([*ids, token], total))
             best = sorted(best, key=lambda pair: -pair[0])[:beam]
-            soon = end == "soon" and len(best) == beam and length < 20
-            if soon and texts[0][1] / divisor(length + 1, 0.6) <= best[-1][0]:
+            soon = end == "soon" and len(best) >= wanted and length < 20
+            if soon and texts[0][1] / divisor(length + 1, 0.6) <= best[wanted - 1][0]:
                 break
-        assert [t.ids for _, t in short] == [ids for _, ids in best]
+        assert [t.ids for _, t in short[:wanted]] == [ids for _, ids in best[:wanted]]
 
 
 def test_a_search_that_ends_soon_takes_fewer_steps() -> None:
-    steps: dict[str, int] = {}
-    for end in ("soon", "exact"):
+    """And one of which the best text alone is wanted fewer again."""
+    steps: dict[tuple[str, int], int] = {}
+    for end, wanted in itertools.product(("soon", "exact"), (1, 3)):
         speaker, calls = voice(12, seed=3), []
         counting = replace(speaker, scores=lambda states, one=speaker, seen=calls: (seen.append(1), one.scores(states))[1])
-        beam_search(counting, Prompts([[0]], sources(3)), Decoding(beam=3, max_new_tokens=60, beam_end=end))
-        steps[end] = len(calls)
-    assert steps["soon"] < steps["exact"] <= 60
+        beam_search(counting, Prompts([[0]], sources(3)), Decoding(beam=3, max_new_tokens=60, beam_end=end), wanted=wanted)
+        steps[end, wanted] = len(calls)
+    assert steps["soon", 1] < steps["soon", 3] < steps["exact", 3] <= 60
+    assert steps["soon", 1] <= steps["exact", 1] < steps["exact", 3]
 
 
 def test_groups_find_what_each_finds_alone() -> None:
@@ -124,17 +126,6 @@ def test_groups_find_what_each_finds_alone() -> None:
         assert [[text.ids for _, text in kept] for kept in found] == [[text.ids for _, text in kept] for kept in alone]
         scores = [[score for score, _ in kept] for kept in found]
         assert [pytest.approx([score for score, _ in kept], abs=1e-4) for kept in alone] == scores
-
-
-@pytest.mark.parametrize("width", [5, 64 * 40, 64 * 41 + 7])
-def test_the_highest_are_those_of_the_whole_row(width: int) -> None:
-    torch.manual_seed(0)
-    scores = torch.randn(4, width)
-    scores[0, -3:] = 9.0 + torch.arange(3)
-    scores[1, : width // 2] = -torch.inf
-    top, place = highest(scores, 10)
-    expected = scores.topk(min(10, width), -1)
-    assert torch.equal(top, expected.values) and torch.equal(scores.gather(1, place), top)
 
 
 def test_a_beam_of_one_is_greedy() -> None:

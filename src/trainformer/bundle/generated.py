@@ -96,7 +96,7 @@ class Author:
     def _ask(self, groups: list[Prompts], how: Decoding) -> list[Written]:
         """What is written for each prompt, group by group."""
         if how.beam > 1 and groups:
-            return [kept[0][1] for kept in beam_search(self.voice, groups[0], how, groups[1:])]
+            return [kept[0][1] for kept in beam_search(self.voice, groups[0], how, groups[1:], wanted=1)]
         return [text for prompts in groups for text in generate(self.voice, prompts, how)]
 
     def _added(self, before: Sequence[int], ids: Sequence[int]) -> str:

@@ -4,10 +4,10 @@ The score of a text y of a source x (Wu et al. 2016, arXiv:1609.08144):
 
     log P(y | x) / ((5 + |y|) / 6)^a  +  b * sum over source tokens i of log(min(attention that i got in all, 1))
 
-An exact search ends when no text that is still open can be better than the worst that is kept: likelihoods only fall, so its
+An exact search ends when no text that is still open can be better than the worst that is wanted: likelihoods only fall, so its
 own, over the divisor of the longest length, is the most it can have. Long after a sentence is over that is still more than the
 finished ones have, though texts so long are never the best. So a search usually ends soon: when no open text would be better if
-it ended with its next token, and that token cost nothing.
+it ended with its next token, and that token cost nothing. Who wants the best text alone has it some steps before the others.
 """
 
 from collections.abc import Iterable
@@ -20,11 +20,12 @@ from torch import Tensor
 from trainformer.nn.cache import Cache
 from trainformer.nn.decoding import NEVER, Decoding, ruled
 from trainformer.nn.generate import Prompts, Voice, Written, stopped
+from trainformer.nn.likeliest import likeliest
 
+ROWS = 64
+"""Texts whose scores are there at a time on a CPU: so few that its cache holds them until they are sorted out."""
 LAST = 4
 """A group waits for others when no more than this share of its sources is open, one in so many."""
-PIECE = 64
-"""Scores among which the highest is sought first."""
 
 
 def divisor(tokens: int, power: float) -> float:
@@ -44,25 +45,25 @@ class _Source:
     def add(self, score: float, text: Written, most: int) -> None:
         self.kept = sorted([*self.kept, (score, text)], key=lambda pair: -pair[0])[:most]
 
-    def settled(self, best_open: float, how: Decoding) -> bool:
+    def settled(self, best_open: float, how: Decoding, wanted: int) -> bool:
         """Whether nothing that is open can still be among the best."""
         reached = self.longest if how.beam_end == "exact" else min(self.length + 1, self.longest)
-        return len(self.kept) == how.beam and best_open / divisor(reached, how.length_penalty) <= self.kept[-1][0]
+        return len(self.kept) >= wanted and best_open / divisor(reached, how.length_penalty) <= self.kept[wanted - 1][0]
 
 
 @torch.inference_mode()
 def beam_search(
-    voice: Voice, prompts: Prompts, how: Decoding, later: Iterable[Prompts] = ()
+    voice: Voice, prompts: Prompts, how: Decoding, later: Iterable[Prompts] = (), wanted: int | None = None
 ) -> list[list[tuple[float, Written]]]:
     """For each prompt its best texts, at most `how.beam`, each with its score, the best first.
 
-    `later`: more prompts, group by group. The last texts of a group, which may be long, wait for those of the others and are
-    finished with them, instead of alone.
+    `wanted`: how many of them must be the best that there are; none: all. `later`: more prompts, group by group. The last texts
+    of a group, which may be long, wait for those of the others and are finished with them, instead of alone.
     """
     every: list[_Source] = []
     waiting: _Search | None = None
     for group in chain([prompts], later):
-        search = _Search(voice, group, how)
+        search = _Search(voice, group, how, wanted or how.beam)
         every += search.open
         search.go_on(len(group.ids) // LAST)
         if waiting is not None:
@@ -78,8 +79,8 @@ def beam_search(
 class _Search:
     """Some sources at once: `how.beam` open texts for each that is not settled, side by side."""
 
-    def __init__(self, voice: Voice, prompts: Prompts, how: Decoding):
-        self.voice, self.how = voice, how
+    def __init__(self, voice: Voice, prompts: Prompts, how: Decoding, wanted: int):
+        self.voice, self.how, self.wanted = voice, how, wanted
         self.open = [_Source(ids, min(how.max_new_tokens, voice.limit - len(ids))) for ids in prompts.ids]
         ids, counts = prompts.block
         self.cache: Cache = voice.body.begin(len(ids), prompts.source)
@@ -120,20 +121,26 @@ class _Search:
 
     def _best(self) -> list[list[tuple[float, int, int]]]:
         """Of each source what may come next, the best first: (log-likelihood in all, number of the text, token)."""
-        beam = self.how.beam
-        written = [source.length - 1 for source in self.open for _ in range(beam)]
-        scores = ruled(self.voice.scores(self.states).float(), self._past, written, self.voice.end, self.how)
-        top, tokens = highest(scores, 2 * beam)  # of two times the beam at most one in two can end
-        gained = top - top[:, :1] - scores.sub_(top[:, :1]).exp_().sum(-1, keepdim=True).log_()
+        beam, count = self.how.beam, len(self.texts)
+        rows = ROWS if self.states.device.type == "cpu" else count
+        found = [self._likeliest(range(i, min(i + rows, count))) for i in range(0, count, rows)]
+        gained, tokens = map(torch.cat, zip(*found, strict=True))
         whole = (self.total[:, :, None] + gained.view(len(self.open), beam, -1)).flatten(1)
         best, place = whole.topk(min(2 * beam, whole.shape[1]), -1)
         texts = place // tokens.shape[1] + beam * torch.arange(len(place), device=place.device)[:, None]
         columns = [column.tolist() for column in (best, texts, tokens.view(len(place), -1).gather(1, place))]
         return [list(zip(score, text, token, strict=True)) for score, text, token in zip(*columns, strict=True)]
 
-    def _past(self) -> list[list[int]]:
-        """Each open text with what it began with."""
-        return [self.open[i // self.how.beam].ids + text for i, text in enumerate(self.texts)]
+    def _likeliest(self, texts: range) -> tuple[Tensor, Tensor]:
+        """The likeliest next tokens of some open texts: of two times the beam at most one in two can end."""
+        sources = [self.open[i // self.how.beam] for i in texts]
+
+        def past() -> list[list[int]]:
+            return [source.ids + self.texts[i] for source, i in zip(sources, texts, strict=True)]
+
+        scores = self.voice.scores(self.states[texts.start : texts.stop]).float()
+        written = [source.length - 1 for source in sources]
+        return likeliest(ruled(scores, past, written, self.voice.end, self.how), 2 * self.how.beam)
 
     def _sorted_out(self, source: _Source, pairs: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
         """Puts the texts that end aside; the best of the others, as many as the beam holds."""
@@ -153,7 +160,7 @@ class _Search:
         return still
 
     def _over(self, source: _Source, still: list[tuple[float, int, int]]) -> bool:
-        return source.length >= source.longest or source.settled(still[0][0], self.how)
+        return source.length >= source.longest or source.settled(still[0][0], self.how, self.wanted)
 
     def _coverage(self, text: int) -> float:
         covered, real = self.cache.covered, self.cache.real
@@ -174,22 +181,3 @@ class _Search:
         self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), left)
         tokens: Tensor = torch.tensor([[token] for _, _, token in flat], device=device)
         self.states = self.voice.body.step(tokens, self.cache)[:, 0]
-
-
-def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest of each row "N V" and where they stand: "N C", the highest first.
-
-    They lie in those pieces of the row whose own highest are the highest: to find these is one quick pass on a CPU, and to sort
-    out the rest takes a fraction of the row.
-    """
-    pieces = scores.shape[1] // PIECE
-    if scores.device.type != "cpu" or pieces < 4 * count:
-        top, place = scores.topk(min(count, scores.shape[1]), -1)
-        return top, place
-    even, rest = scores[:, : pieces * PIECE].unflatten(1, (pieces, PIECE)), scores[:, pieces * PIECE :]
-    best = even.amax(-1).topk(count, -1).indices
-    few = even.gather(1, best[:, :, None].expand(-1, -1, PIECE)).flatten(1)
-    places = (best[:, :, None] * PIECE + torch.arange(PIECE)).flatten(1)
-    places = torch.cat([places, torch.arange(pieces * PIECE, scores.shape[1]).expand(len(scores), -1)], 1)
-    top, place = torch.cat([few, rest], 1).topk(count, -1)
-    return top, places.gather(1, place)

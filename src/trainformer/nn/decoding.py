@@ -23,7 +23,7 @@ class Decoding(Component):
     beam: int = Field(1, ge=1, le=256)
     """Texts that are followed at once, of which the best is taken; 1: the likeliest token each time, or a draw."""
     beam_end: Literal["soon", "exact"] = "soon"
-    """A beam ends soon, when no open text would be among the best if it ended with its next token; exact: when none ever can."""
+    """A beam ends soon, when no open text would be the best if it ended with its next token; exact: when none ever can be."""
     length_penalty: float = Field(0.6, ge=0, le=10)
     """Power a by which a beam's score is divided, ((5 + tokens) / 6)^a: the larger, the longer the texts (arXiv:1609.08144)."""
     coverage_penalty: float = Field(0.0, ge=0, le=10)

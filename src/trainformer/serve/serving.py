@@ -30,6 +30,8 @@ log = logging.getLogger("trainformer.serve")
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 WAITING = 2048
 """Connections that wait to be taken at most."""
+SETTLE_SECONDS = 0.5
+"""How long what is under way at the end has to arrive."""
 
 
 def named(words: Iterable[str]) -> dict[str, Path]:
@@ -198,6 +200,19 @@ def _server(service: "Service", plan: Plan) -> "uvicorn.Server":
     server = uvicorn.Server(uvicorn.Config(build(service), **plain, **limits))
     # uvicorn has no setting for what a signal does: it stops listening at once, and who balances load would still send
     server.handle_exit = Leaving(service, server)  # type: ignore[method-assign,assignment]
+    ends = server.shutdown
+
+    async def shutdown(sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's closes every connection that no request was read from yet: what is under way on them is read first."""
+        for taking in sockets or []:
+            taking.listen(0)
+        await asyncio.sleep(SETTLE_SECONDS)
+        for listener in server.servers:
+            listener.close()
+        await asyncio.sleep(SETTLE_SECONDS)
+        await ends(sockets)
+
+    server.shutdown = shutdown  # type: ignore[method-assign]
     return server
 
 

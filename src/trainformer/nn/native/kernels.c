@@ -567,3 +567,60 @@ void attend_backward(const half *q, const half *k, const half *v, const half *gr
         free(keys);
     }
 }
+
+/* ---- the likeliest tokens, while a text is written ---- */
+
+#define SPAN (4 * BLOCK) /* scores of which the highest is sought first */
+
+/* Puts a number that is above the last of the `count` highest so far among them; the first of equal ones stays first. */
+static inline void take(float x, size at, float *best, size *place, size count) {
+    size i = count - 1;
+    for (; i > 0 && best[i - 1] < x; i--) best[i] = best[i - 1], place[i] = place[i - 1];
+    best[i] = x, place[i] = at;
+}
+
+/* Of a span of `n` scores, NaN among them not counted. */
+static inline float highest_of(const float *x, size n) {
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    for (size i = 0; i < n; i += BLOCK) {
+        __mmask16 there = n - i < BLOCK ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)0xffff;
+        most = _mm512_mask_max_ps(most, there, _mm512_maskz_loadu_ps(there, x + i), most);
+    }
+    return _mm512_reduce_max_ps(most);
+}
+
+/* e^(x - most); what is no number stays none. */
+static inline float power_of(float x, float most) { return exponential(x - most) + (x == x ? 0 : NAN); }
+
+/* The `count` highest of each row of scores "N V" as log-likelihoods "N C", the highest first, and where they stand "N C".
+ * Nothing can be above the last of them but in spans whose own highest is. What is no number makes its row none. */
+void likeliest(const float *scores, size rows, size columns, size count, float *best, size *place, int threads) {
+    size spans = (columns + SPAN - 1) / SPAN;
+#pragma omp parallel num_threads(threads)
+    {
+        float *tops = desk(spans);
+#pragma omp for schedule(static)
+        for (size row = 0; row < rows; row++) {
+            const float *x = scores + row * columns;
+            float *top = best + row * count;
+            size *at = place + row * count;
+            for (size i = 0; i < count; i++) top[i] = -INFINITY, at[i] = 0;
+            for (size s = 0; s < spans; s++) {
+                tops[s] = highest_of(x + s * SPAN, least(SPAN, columns - s * SPAN));
+                if (tops[s] > top[count - 1]) take(tops[s], s, top, at, count);
+            }
+            float most = top[0], bound = top[count - 1], sums[BLOCK] = {0}, sum = 0;
+            for (size i = 0; i < count; i++) top[i] = -INFINITY;
+            for (size s = 0; s < spans; s++)
+                for (size i = s * SPAN; tops[s] >= bound && i < least(columns, (s + 1) * SPAN); i++)
+                    if (x[i] >= bound && x[i] > top[count - 1]) take(x[i], i, top, at, count);
+            size even = columns / BLOCK * BLOCK;
+            for (size i = 0; i < even; i += BLOCK)
+                for (size j = 0; j < BLOCK; j++) sums[j] += power_of(x[i + j], most);
+            for (size i = even; i < columns; i++) sums[i - even] += power_of(x[i], most);
+            for (size j = 0; j < BLOCK; j++) sum += sums[j];
+            for (size i = 0; i < count; i++) top[i] -= most + logf(sum);
+        }
+        free(tops);
+    }
+}
