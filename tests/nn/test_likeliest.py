@@ -13,7 +13,7 @@ from trainformer.nn.likeliest import likeliest
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param:
         request.getfixturevalue("kernels")
-    monkeypatch.setattr(module, "_has_kernels", lambda: request.param)
+    monkeypatch.setattr(module, "able", lambda: request.param)
     return bool(request.param)
 
 

@@ -89,17 +89,14 @@ class Attention(nn.Module):
         """The same for the next tokens of each text alone, "N*W D": the others' keys and values are kept."""
 
         def by_text(heads: Tensor) -> Tensor:
-            return heads.unflatten(1, (-1, sight.width)).transpose(0, 1)
+            return heads.transpose(0, 1).unflatten(0, (-1, sight.width))
 
         if self.cross:
             heard = attend_memory(by_text(query), self.number, cache, self.scale)
         else:
-            key, value = self.told(x, sight.turn)
-            pair = cache.extend(self.number, by_text(key), by_text(value))
-            distance = cache.distances(sight.width, self.number)
-            bias = None if sight.relative is None else sight.relative(-distance).permute(0, 3, 1, 2)
-            heard = attend_cached(by_text(query), pair, distance, self.window, self.scale, bias)
-        return heard.transpose(1, 2).flatten(0, 1)
+            cache.extend(self.number, *map(by_text, self.told(x, sight.turn)))
+            heard = attend_cached(by_text(query), self.number, cache, self.window, self.scale, sight.relative)
+        return heard.flatten(0, 1)
 
     def _in_heads(self, states: Tensor) -> Tensor:
         """ "T H*K" -> "H T K"."""

@@ -178,6 +178,6 @@ class _Search:
         flat = [each for still in filled for each in still]
         self.texts = [self.texts[text] + [token] for _, text, token in flat]
         self.total = torch.tensor([[score for score, _, _ in still] for still in filled], device=device)
-        self.cache.select(torch.tensor([text for _, text, _ in flat], device=device), left)
+        self.cache.follow(torch.tensor([text for _, text, _ in flat], device=device), left)
         tokens: Tensor = torch.tensor([[token] for _, _, token in flat], device=device)
         self.states = self.voice.body.step(tokens, self.cache)[:, 0]

@@ -1,11 +1,9 @@
 """The likeliest next tokens of each text that is written, among all of a vocabulary."""
 
-import functools
-
 import torch
 from torch import Tensor
 
-from trainformer.nn.native.library import NoLibrary, call, load
+from trainformer.nn.native.library import able, call
 
 PIECE = 64
 """Scores among which the highest is sought first."""
@@ -17,7 +15,7 @@ def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     `scores` may be written over. By one kernel on a CPU that has kernels.
     """
     count = min(count, scores.shape[1])
-    if scores.device.type == "cpu" and scores.dtype == torch.float32 and _has_kernels():
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and able():
         best, place = scores.new_empty(len(scores), count), torch.empty(len(scores), count, dtype=torch.long)
         call("likeliest", scores.contiguous(), *scores.shape, count, best, place)
         return best, place
@@ -42,13 +40,3 @@ def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     places = torch.cat([places, torch.arange(pieces * PIECE, scores.shape[1]).expand(len(scores), -1)], 1)
     top, place = torch.cat([few, rest], 1).topk(count, -1)
     return top, places.gather(1, place)
-
-
-@functools.cache
-def _has_kernels() -> bool:
-    """Whether this machine has kernels; without them a text is the same and takes longer."""
-    try:
-        load()
-    except NoLibrary:
-        return False
-    return True

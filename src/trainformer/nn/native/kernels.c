@@ -624,3 +624,61 @@ void likeliest(const float *scores, size rows, size columns, size count, float *
         free(tops);
     }
 }
+
+static inline float dot(const float *a, const float *b, size n) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (size i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+struct past {
+    size texts, room, heads, shared, width, columns, window;
+    float scale;
+};
+
+/* softmax(scale q k^T) v of one token of each text; q, out "N H K", k, v "R L G K", of which each serves `shared` heads. A text
+ * sees its first `lengths` "N" tokens, at most `longest`, the last `window` of them alone where that is not 0. They lie in
+ * the row of its number, or in that of `rows` "N", or each in its own of `origin` "N P". */
+void look_back(const float *q, const float *k, const float *v, float *out, const size *lengths, size longest, const size *rows,
+               const size *origin, const struct past *given, int threads) {
+    struct past g = *given;
+    size step = g.heads / g.shared * g.width;
+#pragma omp parallel num_threads(threads)
+    {
+        float *shares = desk(g.heads * longest);
+#pragma omp for schedule(static)
+        for (size text = 0; text < g.texts; text++) {
+            size n = lengths[text], first = g.window && n > g.window ? n - g.window : 0;
+            const float *asked = q + text * g.heads * g.width;
+            float *heard = out + text * g.heads * g.width;
+            for (size j = first; j < n; j++) {
+                size row = origin ? origin[text * g.columns + j] : rows ? rows[text] : text;
+                const float *told = k + (row * g.room + j) * step;
+                for (size head = 0; head < g.heads; head++)
+                    shares[head * longest + j] = dot(asked + head * g.width, told + head / g.shared * g.width, g.width) * g.scale;
+            }
+            for (size head = 0; head < g.heads; head++) {
+                float *share = shares + head * longest, most = -INFINITY, sum = 0;
+                for (size j = first; j < n; j++) most = share[j] > most ? share[j] : most;
+#pragma omp simd reduction(+ : sum)
+                for (size j = first; j < n; j++) {
+                    share[j] = power_of(share[j], most);
+                    sum += share[j];
+                }
+                for (size j = first; j < n; j++) share[j] /= sum;
+            }
+            memset(heard, 0, (size_t)(g.heads * g.width) * sizeof(float));
+            for (size j = first; j < n; j++) {
+                size row = origin ? origin[text * g.columns + j] : rows ? rows[text] : text;
+                const float *told = v + (row * g.room + j) * step;
+                for (size head = 0; head < g.heads; head++) {
+                    float share = shares[head * longest + j];
+                    const float *from = told + head / g.shared * g.width;
+                    for (size i = 0; i < g.width; i++) heard[head * g.width + i] += share * from[i];
+                }
+            }
+        }
+        free(shares);
+    }
+}

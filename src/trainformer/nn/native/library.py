@@ -65,6 +65,16 @@ def load() -> ctypes.CDLL:
     raise NoLibrary("; ".join(dict.fromkeys(tried)) or f"there is no C compiler ({', '.join(COMPILERS)})")
 
 
+@functools.cache
+def able() -> bool:
+    """Whether this machine has kernels, for what is the same without them and takes longer."""
+    try:
+        load()
+    except NoLibrary:
+        return False
+    return True
+
+
 def _threads_of_torch() -> Path:
     """The OpenMP library that PyTorch has loaded: with another one two sets of threads would fight for the cores."""
     maps = Path("/proc/self/maps")
