@@ -22,7 +22,7 @@ from trainformer.nn.decoding import NEVER, Decoding, ruled
 from trainformer.nn.generate import Prompts, Voice, Written, stopped
 from trainformer.nn.likeliest import likeliest
 
-ROWS = 64
+ROWS = 128
 """Texts whose scores are there at a time on a CPU: so few that its cache holds them until they are sorted out."""
 LAST = 4
 """A group waits for others when no more than this share of its sources is open, one in so many."""

@@ -20,6 +20,7 @@ from trainformer.core.batch import Packed
 from trainformer.core.seeds import generator
 from trainformer.nn.cache import Cache
 from trainformer.nn.decoding import Decoding, drawn, ruled, shares
+from trainformer.nn.likeliest import likeliest
 
 
 class Writer(Protocol):
@@ -96,8 +97,7 @@ def stream(voice: Voice, prompts: Prompts, how: Decoding) -> Iterator[tuple[int,
     for length in range(1, how.max_new_tokens + 1):
         past = partial(_past, prompts, written, alive)
         scores = ruled(voice.scores(states).float(), past, [length - 1] * len(alive), voice.end, how)
-        tokens = _chosen(scores, [draws[n] for n in alive], how)
-        gained = scores.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+        gained, tokens = _chosen(scores, [draws[n] for n in alive], how)
         going: list[int] = []
         for place, (number, token, score) in enumerate(zip(alive, tokens.tolist(), gained.tolist(), strict=True)):
             yield number, token, score
@@ -118,12 +118,14 @@ def _past(prompts: Prompts, written: list[list[int]], alive: list[int]) -> list[
     return [prompts.ids[n] + written[n] for n in alive]
 
 
-def _chosen(scores: Tensor, draws: list[torch.Generator], how: Decoding) -> Tensor:
-    """The next token of each text "N"."""
+def _chosen(scores: Tensor, draws: list[torch.Generator], how: Decoding) -> tuple[Tensor, Tensor]:
+    """The log-likelihood "N" of the next token of each text, and the token "N"."""
     if how.temperature == 0:
-        return scores.argmax(-1)
+        best, place = likeliest(scores, 1)
+        return best.squeeze(1), place.squeeze(1)
     numbers = torch.cat([torch.rand(1, generator=each, dtype=torch.float64) for each in draws])
-    return drawn(shares(scores, how), numbers.to(scores.device))
+    tokens = drawn(shares(scores, how), numbers.to(scores.device))
+    return scores.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1), tokens
 
 
 def stopped(voice: Voice, before: Sequence[int], ids: Sequence[int], how: Decoding) -> str | None:

@@ -23,7 +23,7 @@ def exact(query: Tensor, key: Tensor, value: Tensor, rows: list[list[int]], scal
 
 
 @pytest.mark.parametrize("window", [0, 1, 5])
-@pytest.mark.parametrize(("heads", "groups", "width"), [(4, 4, 32), (6, 2, 20), (3, 1, 7)])
+@pytest.mark.parametrize(("heads", "groups", "width"), [(4, 4, 32), (4, 2, 64), (6, 2, 20), (3, 1, 7), (2, 1, 80)])
 @pytest.mark.parametrize("lying", ["own", "rows", "origin"])
 def test_what_is_heard(threads: int, lying: str, heads: int, groups: int, width: int, window: int) -> None:
     torch.manual_seed(0)

@@ -625,17 +625,43 @@ void likeliest(const float *scores, size rows, size columns, size count, float *
     }
 }
 
-static inline float dot(const float *a, const float *b, size n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (size i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
-}
-
 struct past {
     size texts, room, heads, shared, width, columns, window;
     float scale;
 };
+
+#define WIDEST 16 /* lanes of a head at most */
+
+/* One text of `look_back`: `places`, where each of its n tokens lies; `share`, room for n made up to whole lanes. A head has
+ * `blocks` lanes, of whose last one `rest` are numbers. */
+static inline __attribute__((always_inline)) void look(const float *q, const float *k, const float *v, float *out, const size *places,
+                                                       size n, float *share, const struct past *g, int blocks, __mmask16 rest) {
+#define LOAD(at, b) _mm512_maskz_loadu_ps((b) + 1 < blocks ? (__mmask16)0xffff : rest, (at) + (b) * BLOCK)
+    for (size head = 0, told = 0; head < g->heads; head++, told += head % g->shared ? 0 : g->width) {
+        const float *asked = q + head * g->width;
+        __m512 heard[WIDEST], sums = _mm512_setzero_ps();
+        for (size j = 0; j < n; j++) {
+            __m512 sum = _mm512_setzero_ps();
+            for (int b = 0; b < blocks; b++) sum = _mm512_fmadd_ps(LOAD(asked, b), LOAD(k + places[j] + told, b), sum);
+            share[j] = _mm512_reduce_add_ps(sum) * g->scale;
+        }
+        float most = highest_of(share, n);
+        for (size j = n; j < whole(n); j++) share[j] = -INFINITY;
+        for (size j = 0; j < whole(n); j += BLOCK) {
+            for (size i = 0; i < BLOCK; i++) share[j + i] = power_of(share[j + i], most);
+            sums = _mm512_add_ps(sums, _mm512_load_ps(share + j));
+        }
+        float part = 1 / _mm512_reduce_add_ps(sums);
+        for (int b = 0; b < blocks; b++) heard[b] = _mm512_setzero_ps();
+        for (size j = 0; j < n; j++) {
+            __m512 one = _mm512_set1_ps(share[j] * part);
+            for (int b = 0; b < blocks; b++) heard[b] = _mm512_fmadd_ps(one, LOAD(v + places[j] + told, b), heard[b]);
+        }
+        for (int b = 0; b < blocks; b++)
+            _mm512_mask_storeu_ps(out + head * g->width + b * BLOCK, b + 1 < blocks ? (__mmask16)0xffff : rest, heard[b]);
+    }
+#undef LOAD
+}
 
 /* softmax(scale q k^T) v of one token of each text; q, out "N H K", k, v "R L G K", of which each serves `shared` heads. A text
  * sees its first `lengths` "N" tokens, at most `longest`, the last `window` of them alone where that is not 0. They lie in
@@ -643,41 +669,25 @@ struct past {
 void look_back(const float *q, const float *k, const float *v, float *out, const size *lengths, size longest, const size *rows,
                const size *origin, const struct past *given, int threads) {
     struct past g = *given;
-    size step = g.heads / g.shared * g.width;
+    size step = g.heads / g.shared * g.width, full = g.heads * g.width;
 #pragma omp parallel num_threads(threads)
     {
-        float *shares = desk(g.heads * longest);
+        float *shares = desk(whole(longest) + 2 * longest);
+        size *places = (size *)(shares + whole(longest));
+        int blocks = (int)((g.width + BLOCK - 1) / BLOCK);
+        __mmask16 rest = (__mmask16)(0xffff >> (blocks * BLOCK - g.width));
 #pragma omp for schedule(static)
         for (size text = 0; text < g.texts; text++) {
             size n = lengths[text], first = g.window && n > g.window ? n - g.window : 0;
-            const float *asked = q + text * g.heads * g.width;
-            float *heard = out + text * g.heads * g.width;
             for (size j = first; j < n; j++) {
                 size row = origin ? origin[text * g.columns + j] : rows ? rows[text] : text;
-                const float *told = k + (row * g.room + j) * step;
-                for (size head = 0; head < g.heads; head++)
-                    shares[head * longest + j] = dot(asked + head * g.width, told + head / g.shared * g.width, g.width) * g.scale;
+                places[j - first] = (row * g.room + j) * step;
             }
-            for (size head = 0; head < g.heads; head++) {
-                float *share = shares + head * longest, most = -INFINITY, sum = 0;
-                for (size j = first; j < n; j++) most = share[j] > most ? share[j] : most;
-#pragma omp simd reduction(+ : sum)
-                for (size j = first; j < n; j++) {
-                    share[j] = power_of(share[j], most);
-                    sum += share[j];
-                }
-                for (size j = first; j < n; j++) share[j] /= sum;
-            }
-            memset(heard, 0, (size_t)(g.heads * g.width) * sizeof(float));
-            for (size j = first; j < n; j++) {
-                size row = origin ? origin[text * g.columns + j] : rows ? rows[text] : text;
-                const float *told = v + (row * g.room + j) * step;
-                for (size head = 0; head < g.heads; head++) {
-                    float share = shares[head * longest + j];
-                    const float *from = told + head / g.shared * g.width;
-                    for (size i = 0; i < g.width; i++) heard[head * g.width + i] += share * from[i];
-                }
-            }
+            const float *asked = q + text * full;
+            float *heard = out + text * full;
+            if (g.width == 2 * BLOCK) look(asked, k, v, heard, places, n - first, shares, &g, 2, 0xffff);
+            else if (g.width == 4 * BLOCK) look(asked, k, v, heard, places, n - first, shares, &g, 4, 0xffff);
+            else look(asked, k, v, heard, places, n - first, shares, &g, blocks, rest);
         }
         free(shares);
     }
