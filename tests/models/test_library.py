@@ -15,6 +15,7 @@ from trainformer.core import registry
 from trainformer.core.roles import Backbone, Decision, Task
 from trainformer.data.columns import Columns
 from trainformer.data.tokens import HubTokens
+from trainformer.models.weights import Unfilled
 
 TEXTS = ["w1 w2 w3", "w4", "w5 " * 30, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
 PAIRS = [("w1 w2 w3", "w4 w5"), ("w4", "w7 w8 w9 w3"), ("w5 " * 12, "w1 " * 9), ("w2", "w2")]
@@ -56,8 +57,23 @@ def test_bundles_that_open_in_many_threads_leave_new_weights_alone(checkpoint: A
         assert 0 < float(new.detach().abs().max()) <= 8**-0.5
 
 
-def test_a_bundle_opens_without_a_random_number(checkpoint: Any, tmp_path: Path) -> None:
-    shipped(checkpoint("bert", "MaskedLM"), tmp_path / "bundle")
+def test_no_way_to_fill_draws_a_number_where_none_is_needed() -> None:
+    """All those of PyTorch that modules begin with: some draw until what they have lies within bounds."""
+    names = [n for n in dir(torch.nn.init) if n.endswith("_") and not n.startswith("_") and n != "sparse_"]
+    given = {"constant_": {"val": 1.0}, "trunc_normal_": {"mean": 1.0, "a": -3.0, "b": 3.0}}
+    state = torch.get_rng_state()
+    with Unfilled():
+        for name in names:
+            shape = (4, 4, 3) if name == "dirac_" else (4, 4)
+            getattr(torch.nn.init, name)(torch.empty(shape), **given.get(name, {}))
+        torch.nn.init.trunc_normal_(torch.empty(9), mean=0.0, std=1.0, a=1.0, b=9.0)
+        assert torch.nn.LayerNorm(3).weight.tolist() == [1.0] * 3
+    assert len(names) > 10 and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_bundle_opens_without_a_random_number(family: str, checkpoint: Any, tmp_path: Path) -> None:
+    shipped(checkpoint(family, "MaskedLM"), tmp_path / "bundle")
     state = torch.get_rng_state()
     Bundle.open(tmp_path / "bundle")
     assert torch.equal(torch.get_rng_state(), state)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from trainformer.core.errors import UserError
@@ -15,20 +16,23 @@ from trainformer.models.heads import SequenceHead
 from trainformer.nn.surgery import ADDED
 
 SHOWN = 8
-RANDOM = {"normal_", "uniform_", "kaiming_uniform_"}
 
 
 class Unfilled(TorchFunctionMode):
     """Modules that are made inside draw no weights: they are about to be read.
 
     In this thread alone; the library's `no_init_weights` would take the weights of every thread, and of all that come later where
-    two threads leave it in another order than they came.
+    two threads leave it in another order than they came. What is drawn until it lies within bounds is one number at once.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", None) in RANDOM:
+        kwargs = kwargs or {}
+        if func in (init.normal_, init.uniform_, init.kaiming_uniform_):
             return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        if func in (Tensor.normal_, Tensor.uniform_):
+            given = args[1:2] or [kwargs[n] for n in ("mean", "from") if n in kwargs]
+            return args[0].fill_(given[0] if given else 0.0)
+        return func(*args, **kwargs)
 
 
 def library_names(model: Model) -> dict[str, str]:

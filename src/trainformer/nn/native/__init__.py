@@ -1,7 +1,7 @@
-"""Optional kernels in C for training in bfloat16 on a CPU, compiled on the user's machine at first use.
+"""Optional kernels in C for a CPU: for training in bfloat16 and for writing texts, compiled on the user's machine at first use.
 
 They pass over memory once where PyTorch passes several times; matrix products but the smallest stay with PyTorch, and so does
-everything in float32 and on other devices. Without a compiler nothing is lost but time.
+what else is in float32 and on other devices. Without a compiler nothing is lost but time.
 """
 
 import functools

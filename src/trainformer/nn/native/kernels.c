@@ -1,4 +1,5 @@
-/* Passes over memory that a training step in bfloat16 on a CPU makes between its matrix products, and the smallest of these.
+/* Passes over memory that a training step in bfloat16 on a CPU makes between its matrix products, and the smallest of these;
+ * at the end, in float32, those of a text that is written.
  *
  * Plain C that the compiler vectorises. Each kernel has `threads`, and gives the same bits for any number of them: what is
  * summed is cut into pieces of one size, whose sums are added in their order. Shapes are those of core/shapes.py; all
@@ -568,7 +569,7 @@ void attend_backward(const half *q, const half *k, const half *v, const half *gr
     }
 }
 
-/* ---- the likeliest tokens, while a text is written ---- */
+/* ---- while a text is written: the likeliest tokens, and attention over what is kept of it ---- */
 
 #define SPAN (4 * BLOCK) /* scores of which the highest is sought first */
 
