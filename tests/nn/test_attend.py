@@ -1,7 +1,5 @@
 """Causal, cross and local attention over packed sequences against the formula in float64, written out pair by pair."""
 
-import itertools
-
 import pytest
 import torch
 from torch import Tensor
@@ -17,16 +15,18 @@ def draw(heads: int, tokens: int, seed: int) -> Tensor:
 
 
 def formula(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[list[int], list[int]], view: View) -> Tensor:
-    """Query by query, key by key: "H T K" -> "T H K"."""
+    """Text by text, what is seen pair by pair: "H T K" -> "T H K"."""
     q, k, v = q.double(), *(t.double().repeat_interleave(len(q) // len(t), 0) for t in (k, v))
     outputs, own, others = [], 0, 0
     for n, m in zip(*lengths, strict=True):
         scores = q[:, own : own + n] @ k[:, others : others + m].transpose(1, 2) * (view.scale or q.shape[-1] ** -0.5)
         if view.bias is not None:
             scores = scores + view.bias[n].double()
-        for i, j in itertools.product(range(n), range(m)):
-            if (view.causal and j > i) or (view.window is not None and abs(i - j) >= view.window):
-                scores[:, i, j] = float("-inf")
+        far = [
+            [(view.causal and j > i) or (view.window is not None and abs(i - j) >= view.window) for j in range(m)]
+            for i in range(n)
+        ]
+        scores = scores.masked_fill(torch.tensor(far), float("-inf"))
         outputs.append((scores.softmax(-1) @ v[:, others : others + m]).transpose(0, 1))
         own, others = own + n, others + m
     return torch.cat(outputs)

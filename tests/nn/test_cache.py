@@ -8,7 +8,6 @@ from torch import Tensor
 
 from trainformer.nn import cache as module
 from trainformer.nn.cache import Cache, attend_cached, attend_memory
-from trainformer.nn.native.library import able
 
 BEAM, SOURCES, HEADS, GROUPS, WIDTH = 3, [4, 1, 6, 2], 4, 2, 5
 
@@ -39,11 +38,11 @@ def heard(cache: Cache, told: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("kernel", [True, False])
 @torch.inference_mode()
-def test_to_follow_is_to_select(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_follow_is_to_select(kernel: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Texts change places within their source at each step, sources end, and others join them."""
-    if kernel and not able():
-        pytest.skip("this machine has no kernels")
-    if not kernel:
+    if kernel:
+        request.getfixturevalue("kernels")
+    else:
         monkeypatch.setattr(module, "looks_back", lambda query: False)
     torch.manual_seed(0)
     still = begun()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,14 +32,14 @@ HEAD, HEAD_AND_TAIL = 128, 510
 class Reading(Component):
     """What a task reads, as sequences of tokens, and what it learns, as numbers: it is asked for graphs without PyTorch."""
 
+    @abstractmethod
     def sequences(self, pieces: Sequence[list[int]], tokens: Wrapping, limit: int) -> tuple[list[Wrapped], int]:
         """The sequences of an example, none longer than `limit` tokens, and how many tokens were cut."""
-        raise NotImplementedError("a task says how it reads")
 
     @property
+    @abstractmethod
     def pooled(self) -> Pooled:
         """How the outputs of an example's sequences become one."""
-        raise NotImplementedError("a task says how it reads")
 
     def targets(self, example: Example) -> Array:
         """What is learnt from an example, as numbers "N"; none without a label.

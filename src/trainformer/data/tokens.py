@@ -17,9 +17,7 @@ from trainformer.data.fast_tokens import FastTokens
 
 MASKS = ("<mask>", "[MASK]")
 """How masks are written; the first is what a tokenizer without one gets."""
-
-
-ALONE = RLock()
+_alone = RLock()
 
 
 @contextmanager
@@ -29,7 +27,7 @@ def quiet() -> Iterator[None]:
     For one thread at a time: while the library opens a model, functions of its own and of PyTorch are replaced for all.
     """
     logs = transformers.utils.logging
-    with ALONE:
+    with _alone:
         level, bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
         logs.set_verbosity_error()
         logs.disable_progress_bar()

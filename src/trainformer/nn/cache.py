@@ -54,15 +54,16 @@ class Cache:
         What padding of a shorter text leaves behind its end is not seen, and is written over by what comes next.
         """
         places = self.places(key.shape[1])
-        kept = self.own.get(number, (key.new_zeros(len(key), 0, *key.shape[2:]),) * 2)
-        missing = int(places.max()) + 1 - kept[0].shape[1]
+        keys, values = self.own.get(number, (key.new_zeros(len(key), 0, *key.shape[2:]),) * 2)
+        missing = int(places.max()) + 1 - keys.shape[1]
         if missing > 0:
-            kept = tuple(pad(t, (0, 0, 0, 0, 0, max(missing, ROOM, t.shape[1] // 4))) for t in kept)  # type: ignore[assignment]
+            more = (0, 0, 0, 0, 0, max(missing, ROOM, keys.shape[1] // 4))
+            keys, values = pad(keys, more), pad(values, more)
         rows = torch.arange(len(key), device=key.device) if self.rows is None else self.rows
-        index = (rows[:, None] * kept[0].shape[1] + places).flatten()
-        for old, new in zip(kept, (key, value), strict=True):
+        index = (rows[:, None] * keys.shape[1] + places).flatten()
+        for old, new in ((keys, key), (values, value)):
             old.flatten(0, 1).index_copy_(0, index, new.flatten(0, 1).to(old.dtype))
-        self.own[number] = kept
+        self.own[number] = keys, values
 
     def laid(self, number: int) -> Pair:
         """Keys and values "N L H K" of a layer, each text's in its own row."""

@@ -197,23 +197,23 @@ def _server(service: "Service", plan: Plan) -> "uvicorn.Server":
         "limit_concurrency": plan.settings.connections,
         "timeout_graceful_shutdown": max(1, int(plan.settings.drain_seconds)),
     }
-    server = uvicorn.Server(uvicorn.Config(build(service), **plain, **limits))
-    # uvicorn has no setting for what a signal does: it stops listening at once, and who balances load would still send
-    server.handle_exit = Leaving(service, server)  # type: ignore[method-assign,assignment]
-    ends = server.shutdown
 
-    async def shutdown(sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's closes every connection that no request was read from yet: what is under way on them is read first."""
-        for taking in sockets or []:
-            taking.listen(0)
-        await asyncio.sleep(SETTLE_SECONDS)
-        for listener in server.servers:
-            listener.close()
-        await asyncio.sleep(SETTLE_SECONDS)
-        await ends(sockets)
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """uvicorn's stops listening at once, and who balances load would still send."""
+            Leaving(service, self)(sig, frame)
 
-    server.shutdown = shutdown  # type: ignore[method-assign]
-    return server
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """uvicorn's closes every connection that no request was read from yet: what is under way on them is read first."""
+            for taking in sockets or []:
+                taking.listen(0)
+            await asyncio.sleep(SETTLE_SECONDS)
+            for listener in self.servers:
+                listener.close()
+            await asyncio.sleep(SETTLE_SECONDS)
+            await super().shutdown(sockets)
+
+    return Server(uvicorn.Config(build(service), **plain, **limits))
 
 
 class Leaving:
