@@ -114,13 +114,14 @@ async def open_loop(client: Client, asked: Iterable[bytes], rate: float, seconds
 
 
 async def closed_loop(client: Client, asked: Iterable[bytes], at_once: int, seconds: float) -> list[Got]:
-    """So many clients, each of which asks again as soon as it is answered."""
+    """So many clients, each of which asks again as soon as it is answered, until nothing is left to ask or the time is over."""
     source, found, end = enumerate(asked), [], time.perf_counter() + seconds
 
     async def one() -> None:
-        while time.perf_counter() < end:
-            number, body = next(source)
+        for number, body in source:
             found.append(await client.post(number, body))
+            if time.perf_counter() > end:
+                break
 
     await asyncio.gather(*(one() for _ in range(at_once)))
     await client.close()

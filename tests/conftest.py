@@ -1,6 +1,9 @@
 """A tiny random model, files of rows, and the command line in this process: what the tests of whole runs share."""
 
+import hashlib
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -132,6 +135,29 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.write_text("".join(json.dumps(row) + "\n" for row in reviews(80)), encoding="utf-8")
     settings = {"data.cache": str(folder / "cache"), "train.epochs": 1, "train.precision": "float32"}
     return train(data, out=folder / "run", model=str(tiny_model), set=settings).folder
+
+
+@pytest.fixture
+def graphs_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """PyTorch writes the ONNX graph of equal models once for all tests and workers: it takes seconds, and is always the same."""
+    kept = tmp_path_factory.getbasetemp().parent / "graphs"
+    kept.mkdir(exist_ok=True)
+    write = torch.onnx.export
+
+    def export(model: Any, inputs: tuple[torch.Tensor, ...], path: str, **settings: Any) -> None:
+        key = hashlib.sha256(repr([model, model.head.pooling, [each.shape for each in inputs], settings]).encode())
+        key.update(model.encoder.config.to_json_string().encode())
+        for name, tensor in model.state_dict().items():
+            key.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        graph = kept / f"{key.hexdigest()}.onnx"
+        if not graph.exists():
+            write(model, inputs, path, **settings)
+            new = kept / f"{key.hexdigest()}.{os.getpid()}"
+            shutil.copyfile(path, new)
+            new.replace(graph)
+        shutil.copyfile(graph, path)
+
+    monkeypatch.setattr(torch.onnx, "export", export)
 
 
 @pytest.fixture

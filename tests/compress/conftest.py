@@ -152,3 +152,8 @@ def exported(make: Any, cli: Any, tmp_path: Path, tmp_path_factory: pytest.TempP
         return tmp_path / "graph"
 
     return copy
+
+
+@pytest.fixture(autouse=True)
+def _once(graphs_once: None) -> None:
+    """What is exported is the same for each test."""

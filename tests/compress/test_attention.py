@@ -27,7 +27,10 @@ def outputs(proto: onnx.ModelProto, lengths: list[int]) -> numpy.ndarray:
     return found
 
 
-@pytest.mark.parametrize("family", FUSED)
+RARER = ("distilbert", "electra", "albert", "mpnet")
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.slow if f in RARER else ()) for f in FUSED])
 def test_fused_attention_gives_equal_outputs(family: str, make: Callable[..., Path], tmp_path: Path) -> None:
     write_graph(Bundle.open(make(family)), tmp_path)
     _fold(tmp_path / "model.onnx", tmp_path / "folded.onnx")

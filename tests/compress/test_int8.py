@@ -19,6 +19,7 @@ np = pytest.importorskip("numpy")
 from trainformer.compress.products import column_sizes, groups, integers  # noqa: E402 (they stand below what they need)
 from trainformer.compress.roundings import Fixed  # noqa: E402 (as above)
 from trainformer.models.onnx import GRAPH  # noqa: E402 (as above)
+from trainformer.runtime.whole_sums import make_sums_whole  # noqa: E402 (as above)
 
 TEXTS = ["w1 w2 w3", "w4", "w5 " * 60, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
 
@@ -34,7 +35,10 @@ def chain(weight: Any, times: int) -> Any:
 
 
 def run(proto: Any, given: dict[str, Any]) -> Any:
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    whole = onnx.ModelProto()
+    whole.CopyFrom(proto)
+    make_sums_whole(whole)
+    session = onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, given)[0]
 
 

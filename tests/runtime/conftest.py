@@ -144,3 +144,8 @@ sys.meta_path.insert(0, Blocked())
 def of() -> SimpleNamespace:
     """What the bundles are asked."""
     return SimpleNamespace(asked=asked, rows=rows, sentences=sentences)
+
+
+@pytest.fixture(autouse=True)
+def _once(graphs_once: None) -> None:
+    """What is exported is the same for each test."""

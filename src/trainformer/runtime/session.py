@@ -7,6 +7,7 @@ from typing import Any
 
 from trainformer.core.arrays import Array
 from trainformer.core.errors import MissingExtra, UserError
+from trainformer.runtime.whole_sums import make_sums_whole
 
 GRAPH = "model.onnx"
 SLOW = ["SkipLayerNormFusion"]
@@ -25,7 +26,7 @@ class Session:
             import onnxruntime
         except ModuleNotFoundError as error:
             raise MissingExtra("onnxruntime", "runtime") from error
-        refuse_other_files(path)
+        source = _source(path)
         self.path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -33,7 +34,7 @@ class Session:
         options.log_severity_level = 3
         try:
             self.session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW
+                source, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW
             )
         except Exception as error:  # the library has no class that all of its errors share
             raise UserError(f"ONNX Runtime cannot read it: {str(error).splitlines()[0]:.200}", where=str(path)) from error
@@ -61,7 +62,13 @@ def cores() -> int:
     return len({place.read_text() for place in places}) if all(p.is_file() for p in places) else len(allowed)
 
 
-def refuse_other_files(path: Path) -> None:
+def _source(path: Path) -> str | bytes:
+    """What ONNX Runtime reads: the file or, where it is to be otherwise on this machine, a graph. Raises UserError."""
+    proto = _graph(path)
+    return proto.SerializeToString() if make_sums_whole(proto) else str(path)
+
+
+def _graph(path: Path) -> Any:
     """Raises UserError for what is no graph, and for one whose weights lie in other files: they may be any of the machine's."""
     try:
         import onnx
@@ -76,6 +83,7 @@ def refuse_other_files(path: Path) -> None:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             what = f"the weights '{tensor.name:.60}' are to be read from another file, '{place:.80}'."
             raise UserError(what, where=str(path), fix="A bundle's graph holds all its weights itself.")
+    return proto
 
 
 def _tensors(message: Any, kind: Any) -> Iterator[Any]:

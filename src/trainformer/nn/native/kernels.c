@@ -11,8 +11,8 @@
 #include <string.h>
 #include <immintrin.h>
 
-#ifndef __AVX512BF16__
-#error "this compiler does not know AVX512-BF16"
+#ifndef __AVX512F__
+#error "this compiler does not know AVX-512"
 #endif
 
 typedef uint16_t half; /* bfloat16: the upper half of a float */

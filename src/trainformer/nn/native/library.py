@@ -23,7 +23,7 @@ FLAGS = (
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
 )
 """Nothing that changes the order of sums; a product and a sum may be rounded once."""
-NEEDED = "avx512_bf16"
+NEEDED = "avx512f"
 WAIT_S = 120
 
 
@@ -50,7 +50,7 @@ def load() -> ctypes.CDLL:
     """Raises NoLibrary with the reason. The first call on a machine takes about a second."""
     processor = _processor()
     if NEEDED not in processor.split():
-        raise NoLibrary("this processor has no AVX512-BF16, or is not seen to have it")
+        raise NoLibrary("this processor has no AVX-512, or is not seen to have it")
     threads = _threads_of_torch()
     source, tried = SOURCE.read_text(encoding="utf-8"), []
     for name in COMPILERS:
