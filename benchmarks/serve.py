@@ -2,8 +2,8 @@
 
     python benchmarks/serve.py --bundle RUN/bundle [--seconds 20] [--part overload ...] [--write]
 
-A part takes --seconds; with the 20 that it has of itself, the overload takes 120 s, 100,000 requests are compared with the offline
-answers, and there are 50 SIGTERMs: about half an hour in all.
+A part takes --seconds; with the 20 that it has of itself, the overload takes 120 s, the answers to 100,000 requests are compared
+with the offline ones, and there are 50 SIGTERMs: about half an hour in all.
 --write puts the table into docs/serving.md. `make soak BUNDLE=RUN/bundle` runs the part `soak` for 30 minutes.
 """
 
@@ -78,7 +78,7 @@ def served(bundle: Path, *sets: str) -> Iterator[Server]:
 
 @dataclass
 class Bench:
-    """The bundle, its texts, and how long a part takes: the overload six times that, so many requests and SIGTERMs a second of it."""
+    """The bundle, its texts, how long a part takes: the overload six times that, with so many requests and SIGTERMs a second."""
 
     bundle: Path
     texts: list[str]
