@@ -265,7 +265,7 @@ def test_from_a_file_to_a_bundle_that_the_library_opens_and_on_to_a_classifier(
     words = ("--text", "text", "--label", "label", "--model", folder, "--set", "train.epochs=2", "--out", tmp_path / "then")
     then = cli("train", "--task", "text_classification", "--data", labelled, *words)
     assert then.code == 0, then.err
-    assert json.loads((tmp_path / "then" / "scores.json").read_text())["test_accuracy"] > 0.8, "half of the rows are of each label"
+    assert json.loads((tmp_path / "then" / "scores.json").read_text())["test_accuracy"] > 0.8, "half are of each label"
 
 
 def test_a_model_without_a_mask_gets_one_which_its_bundle_knows(encoder: Path, rows: str, tmp_path: Path) -> None:
