@@ -47,7 +47,8 @@ bench: $(READY) ## speed and accuracy beside the peers, the tables of docs/bench
 soak: $(READY) ## 30 minutes of load on a service of BUNDLE= (demo/run/bundle), on this machine alone
 	$(BIN)/python benchmarks/serve.py --bundle $(or $(BUNDLE),demo/run/bundle) --part soak --seconds $(or $(SECONDS),1800)
 
-torture: $(READY) ## 200 kills of a tiny run and 200 of the peer's, a table in docs/exactness.md; an hour
+torture: $(READY) ## every pair of methods; 200 kills of a tiny run and 200 of the peer's, a table in docs/exactness.md; over an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/contract tests/faults/test_kills.py
 	$(BIN)/python benchmarks/torture.py
 
 pins: $(READY) # constraints.txt from what is installed

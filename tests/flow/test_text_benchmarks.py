@@ -62,6 +62,7 @@ def test_bits_beside_compressors(bench: Any, tmp_path: Path) -> None:
     assert f"| **{found['model']:.3f}** | {found['gzip -9']:.3f} / " in docs.read_text()
 
 
+@pytest.mark.slow
 def test_pretraining_beside_none(bench: Any, tmp_path: Path) -> None:
     """Both ways are scored with each seed, and the loss of hidden tokens falls."""
     data = tmp_path / "shared" / "data" / "zh_topic_thucnews"
