@@ -278,7 +278,11 @@ def main(words: Sequence[str] | None = None) -> list[Row]:
     given = asked.parse_args(words)
     texts = [" ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(1 + i * 13 % 30)) for i in range(500)]
     bench = Bench(given.bundle, texts, given.seconds)
-    rows = [row for name in given.part or [n for n in PARTS if n != "soak"] for row in PARTS[name](bench)]
+    rows = []
+    for name in given.part or [n for n in PARTS if n != "soak"]:
+        for row in PARTS[name](bench):
+            print(*row, sep=" | ", file=sys.stderr, flush=True)
+            rows.append(row)
     table = rows_of_table("what | promised | found", rows)
     print(table)
     if given.write:

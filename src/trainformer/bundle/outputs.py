@@ -16,7 +16,8 @@ from trainformer.data.plan import Rows, by_length
 def outputs(model: Model, task: Task, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Batch]]:
     """The raw output of each batch, in float32."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))  # an ONNX graph has none of its own
-    model.eval()
+    if any(module.training for module in model.modules()):  # to tell each of hundreds again takes longer than to ask them
+        model.eval()
     for batch in batches:
         moved = batch.to(device)
         yield task.predict(model, moved).float(), moved
