@@ -37,6 +37,22 @@ def test_a_full_queue_refuses_and_says_when(running: Any) -> None:
     assert after.status_code == 200
 
 
+def test_a_body_is_not_read_where_there_is_no_room(running: Any) -> None:
+    """To read it costs more than to refuse it: what is no JSON gets 429 while the queue is full, and 400 afterwards."""
+
+    async def main() -> tuple[list[int], int]:
+        async with running(queue_requests=1, batch_tokens=5) as it:
+            it.worker().hold.clear()
+            asked = asyncio.create_task(it.predict(TEXT))
+            await it.until(lambda: it.worker().batches)
+            full = [await post(it, "{"), await post(it, "{", **{"content-type": "text/plain"}), await it.client.get("/metrics")]
+            it.worker().hold.set()
+            await asked
+            return [answer.status_code for answer in full], (await post(it, "{")).status_code
+
+    assert asyncio.run(main()) == ([429, 415, 200], 400)
+
+
 def test_the_queue_is_bounded_in_tokens(running: Any) -> None:
     """50 tokens wait at most: 10 texts of 5. The first goes to the model at once."""
 

@@ -22,7 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = {"/health/live", "/health/ready"}
 """The only paths that are answered without a key."""
-STREAM = "/v1/predict:stream"
+PREDICT, STREAM = "/v1/predict", "/v1/predict:stream"
 ADMIN = (":reload", ":rollback")
 KINDS = {STREAM: ("application/x-ndjson", "application/json")}
 DIGITS = re.compile(r"[0-9]{1,18}")
@@ -76,6 +76,8 @@ class Gate:
             self._kind(scope["path"], headers)
         if scope["path"] == STREAM:
             return receive
+        if scope["path"] == PREDICT:
+            self.service.refuse_if_full()
         return _again(await self._body(headers, receive), receive)
 
     def _host(self, headers: dict[str, str]) -> None:

@@ -70,6 +70,12 @@ class Queue:
         """Seconds until what waits now is answered, by the rate of the last batches."""
         return self.tokens / self.rate
 
+    @property
+    def overloaded(self) -> Refusal:
+        """What those get for whom there is no room."""
+        message = f"The queue is full: {len(self.open)} requests, {self.tokens} tokens wait. Try again later."
+        return Refusal(429, "overloaded", message, retry_after=self.wait)
+
     def room(self, tokens: int) -> bool:
         """Whether a request of so many tokens would be taken now."""
         return len(self.open) < self.most_requests and self.tokens + tokens <= self.most_tokens
@@ -82,8 +88,7 @@ class Queue:
             raise Refusal(413, "too_many_tokens", message, tokens=tokens)
         late = self.wait > max(0.0, new.deadline - asyncio.get_running_loop().time())  # what is over already gets 504
         if late or not self.room(tokens):
-            message = f"The queue is full: {len(self.open)} requests, {self.tokens} tokens wait. Try again later."
-            raise Refusal(429, "overloaded", message, retry_after=self.wait)
+            raise self.overloaded
         self.open.add(new)
         self.items.extend(new.items)
         self.tokens += tokens

@@ -79,6 +79,12 @@ class Service:
             await asyncio.gather(self._pulse, return_exceptions=True)
         await asyncio.to_thread(self.store.close)
 
+    def refuse_if_full(self) -> None:
+        """Raises Refusal (429) where no model has room for a token: it is known before a body is read, which costs more."""
+        queues = [served.current.lane.queue for served in self.models.served.values()]
+        if queues and not any(queue.room(1) for queue in queues):
+            raise queues[0].overloaded
+
     async def predict(self, asked: Asked) -> dict[str, Any]:
         """Model, version, id and predictions, in the order of the texts. Raises Refusal."""
         texts = asked.tuples
