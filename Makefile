@@ -48,7 +48,7 @@ soak: $(READY) ## 30 minutes of load on a service of BUNDLE= (demo/run/bundle), 
 	$(BIN)/python benchmarks/serve.py --bundle $(or $(BUNDLE),demo/run/bundle) --part soak --seconds $(or $(SECONDS),1800)
 
 torture: $(READY) ## every pair of methods; 200 kills of a tiny run and 200 of the peer's, a table in docs/exactness.md; over an hour
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/contract tests/faults/test_kills.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/contract
 	$(BIN)/python benchmarks/torture.py
 
 pins: $(READY) # constraints.txt from what is installed

@@ -30,6 +30,8 @@ from measure import described, facts, put_table, rows_of_table
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "serving.md"
 WORDS = ["good", "fine", "lovely", "bad", "dull", "poor", "a", "the", "film", "story", "was", "and", "it", "plot", "so", "one",
          "two", "three", "very", "end"]  # fmt: skip
+OVERLOAD, REQUESTS, TERMS = 6.0, 5000, 2.5
+"""For each second of a part: seconds of overload, requests that are compared, and SIGTERMs."""
 BEFORE_TERM_SECONDS = 2.0
 Row = tuple[str, str, str]
 """What, what is promised, what was found."""
@@ -78,14 +80,11 @@ def served(bundle: Path, *sets: str) -> Iterator[Server]:
 
 @dataclass
 class Bench:
-    """The bundle, its texts, how long a part takes: the overload six times that, with so many requests and SIGTERMs a second."""
+    """The bundle, its texts, and how many seconds a part takes."""
 
     bundle: Path
     texts: list[str]
     seconds: float
-    overloads: float = 6.0
-    requests: int = 5000
-    terms_a_second: float = 2.5
 
     def offline(self) -> float:
         """Texts a second of the bundle itself."""
@@ -154,7 +153,7 @@ class Bench:
 
     def overload(self) -> list[Row]:
         """Ten times what it can do."""
-        seconds = self.overloads * self.seconds
+        seconds = OVERLOAD * self.seconds
         with served(self.bundle, "queue_requests=256") as it:
             client = Client(it.port)
             rate, memory = self.closed(it.port, 64), it.memory()
@@ -176,7 +175,7 @@ class Bench:
 
         expected = [answer["label"] for answer in Bundle.open(self.bundle).predict(self.texts)]
         with served(self.bundle) as it:
-            asked = islice(bodies(self.texts), int(self.requests * self.seconds))
+            asked = islice(bodies(self.texts), int(REQUESTS * self.seconds))
             found = asyncio.run(closed_loop(Client(it.port), asked, 64, math.inf))
         good = [got for got in found if got.status == 200]
         numbers = {got.number for got in found}
@@ -193,7 +192,7 @@ class Bench:
     def terms(self) -> list[Row]:
         """SIGTERM in the middle of the load: what was sent and taken is answered."""
         lost = answered = 0
-        times = math.ceil(self.terms_a_second * self.seconds)
+        times = math.ceil(TERMS * self.seconds)
         for i in range(times):
             with served(self.bundle) as it:
                 found = asyncio.run(self._term(it, seed=i))

@@ -11,6 +11,7 @@ from trainformer.bundle import Bundle
 from trainformer.compress import gate, mixed, smaller
 from trainformer.compress.smaller import Wanted
 from trainformer.core.config import DataSettings
+from trainformer.runtime.whole_sums import make_sums_whole
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -19,7 +20,6 @@ np = pytest.importorskip("numpy")
 from trainformer.compress.products import column_sizes, groups, integers  # noqa: E402 (they stand below what they need)
 from trainformer.compress.roundings import Fixed  # noqa: E402 (as above)
 from trainformer.models.onnx import GRAPH  # noqa: E402 (as above)
-from trainformer.runtime.whole_sums import make_sums_whole  # noqa: E402 (as above)
 
 TEXTS = ["w1 w2 w3", "w4", "w5 " * 60, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
 

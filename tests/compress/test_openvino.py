@@ -135,10 +135,13 @@ def test_fixed_scales_make_products_of_integers(make: Any, rows: Any, tmp_path: 
 
 
 def test_inputs_are_rounded_by_groups_of_columns(make: Any, rows: Any, tmp_path: Path) -> None:
-    """32 columns, the width of the tiny model, share a scale; where none do, the weights alone are rounded."""
+    """32 columns, the width of the tiny model, share a scale; where none do, the weights alone are rounded.
+
+    Without VNNI, OpenVINO leaves the inputs as they are in both.
+    """
     processor = Path("/proc/cpuinfo").read_text()
-    if "amx_int8" in processor or "vnni" not in processor:
-        pytest.skip("where the processor has AMX, or no VNNI, OpenVINO was seen to leave such inputs as they are")
+    if "amx_int8" in processor:
+        pytest.skip("where the processor has AMX, OpenVINO was seen to leave such inputs as they are")
     folder, out = make(), tmp_path / "int8"
     smaller.compress(folder, rows(folder), Wanted(to="int8", max_loss=100, backend="openvino"), out, DataSettings(), print)
     facts = json.loads((out / "trainformer.json").read_text())
@@ -149,7 +152,8 @@ def test_inputs_are_rounded_by_groups_of_columns(make: Any, rows: Any, tmp_path:
     write_json(out / "trainformer.json", facts)
     write_manifest(out)
     weights = Bundle.open(out).logits(TEXTS)
-    assert (rounded - weights).abs().max() > 1e-3, "the inputs were rounded"
+    apart = float((rounded - weights).abs().max())
+    assert apart > 1e-3 if "vnni" in processor else apart == 0
     for found in (rounded, weights):
         assert (found - right).square().mean() < 0.01 * right.square().mean()
 

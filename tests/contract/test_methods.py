@@ -1,6 +1,7 @@
 """What every method must do. A new file in methods/ is picked up by its name."""
 
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,10 @@ from trainformer.core.roles import Method
 
 NAMES = registry.names(Method)
 PAIRS = list(itertools.permutations(NAMES, 2))
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+"""The same for all workers of a run, and another for each run."""
 SAMPLE = 3
-"""One of so many pairs is tried each time, chosen by its name; all of them with `pytest -m slow` too."""
+"""One of so many pairs is tried in a run, another third in the next; all of them with `-m "slow or not slow"`."""
 Build = Callable[..., Any]
 ANOTHER_LOSS = {
     "distil": "the teacher's answers too",
@@ -215,7 +218,7 @@ def test_micro_batches_change_nothing(name: str, loop: Build, batch: Batch, piec
 
 @pytest.mark.parametrize(
     "pair",
-    [pytest.param(p, marks=() if crc32("-".join(p).encode()) % SAMPLE == 0 else pytest.mark.slow) for p in PAIRS],
+    [pytest.param(p, marks=() if crc32("-".join((RUN, *p)).encode()) % SAMPLE == 0 else pytest.mark.slow) for p in PAIRS],
     ids="-".join,
 )
 def test_a_pair_works_or_is_refused_with_a_reason(pair: tuple[str, str], loop: Build, batch: Batch, pieces: list[Batch]) -> None:

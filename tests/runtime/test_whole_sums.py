@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from trainformer.runtime import whole_sums
+
 onnx = pytest.importorskip("onnx", reason="no onnx here: pip install 'trainformer[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime here: pip install 'trainformer[onnx]'")
 np = pytest.importorskip("numpy")
-
-from trainformer.runtime import whole_sums  # noqa: E402 (it stands below what it needs)
 
 ROWS, DEPTH, COLUMNS = 9, 96, 40
 

@@ -262,10 +262,11 @@ def test_from_a_file_to_a_bundle_that_the_library_opens_and_on_to_a_classifier(
     card = (folder / "README.md").read_text()
     assert "AutoModelForMaskedLM.from_pretrained" in card and "pipeline_tag: fill-mask" in card
     labelled = write("labelled.jsonl", [{"text": t, "label": "zh" if i >= 100 else "en"} for i, t in enumerate(TEXTS)])
-    words = ("--text", "text", "--label", "label", "--model", folder, "--set", "train.epochs=2", "--out", tmp_path / "then")
+    words = ("--text", "text", "--label", "label", "--model", folder, "--out", tmp_path / "then", *sets)
+    words += ("--set", "train.probe=false")  # a probe can be right about all 20 validation rows, and would then be what is kept
     then = cli("train", "--task", "text_classification", "--data", labelled, *words)
     assert then.code == 0, then.err
-    assert json.loads((tmp_path / "then" / "scores.json").read_text())["test_accuracy"] > 0.8, "half are of each label"
+    assert json.loads((tmp_path / "then" / "scores.json").read_text())["test_accuracy"] > 0.9
 
 
 def test_a_model_without_a_mask_gets_one_which_its_bundle_knows(encoder: Path, rows: str, tmp_path: Path) -> None:
