@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,25 @@ class Outcome:
     def answers(self) -> list[Any]:
         """Standard output as lines of JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
+
+
+DEATHS: list[str] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Of pytest-xdist, which says of a worker's end only that it crashed: how it ended, a negative number for a signal."""
+    if error:
+        worker = node.gateway._io.popen
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(30)
+        DEATHS.append(f"the worker {node.gateway.id} ended with {worker.returncode}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """At the end, where it is seen."""
+    for death in DEATHS:
+        terminalreporter.write_line(death)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +161,8 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def graphs_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """PyTorch writes the ONNX graph of equal models once for all tests and workers: it takes seconds, and is always the same."""
-    kept = tmp_path_factory.getbasetemp().parent / "graphs"
+    own = tmp_path_factory.getbasetemp()  # of this run; of several workers, one in it for each
+    kept = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
     kept.mkdir(exist_ok=True)
     write = torch.onnx.export
 
