@@ -301,6 +301,21 @@ def test_a_model_without_a_mask_gets_one_which_its_bundle_knows(encoder: Path, r
     assert bundle.predict(TEXTS[0])[0]["score"] > 1
 
 
+def test_a_new_model_has_a_row_for_a_mask_that_its_tokenizer_does_not_know(rows: str, tmp_path: Path) -> None:
+    wanted = Wanted("unigram", 180)
+    backend, _ = train_tokenizer(lambda: TEXTS, wanted)
+    write_tokenizer(backend, wanted.style.roles, True, tmp_path / "tok")
+    tokens = HubTokens.load(str(tmp_path / "tok"))
+    size = tokens.vocabulary
+    assert tokens.mask is None
+    settings = QUIET | {"model.tokenizer": str(tmp_path / "tok"), "train.epochs": 1}
+    found = train(rows, out=tmp_path / "run", task="masked_lm", model="bert-tiny", set=settings)
+    bundle = Bundle.open(found.folder / "bundle")
+    again = HubTokens.load(str(found.folder / "bundle"))
+    assert again.mask == size and bundle.model.body.embed().num_embeddings == size + 1
+    assert bundle.predict(TEXTS[0])[0]["score"] > 1
+
+
 @pytest.mark.parametrize("words", [{}, {"task.sentences": "next", "task.score_all": True}])
 def test_a_run_that_was_broken_off_ends_in_the_same_bits(
     encoder: Path, rows: str, tmp_path: Path, words: dict[str, Any], broken_off: Callable[..., None]

@@ -73,7 +73,11 @@ class Own(Sizes, Backbone):
         self._design(task.writes or "encoder")
 
     def load(self, task: Task) -> tuple[Model, "Own", list[str]]:
-        """A new model, or that of a checkpoint, with a head for the task."""
+        """A new model, or that of a checkpoint, with a head for the task. A new one has a row for a mask that the task brings."""
+        mask = getattr(task, "mask_id", None)
+        if self.name in PRESETS and mask is not None and mask >= (self.vocabulary or 0):
+            more = self.model_copy(update={"vocabulary": mask + 1}).load(task)
+            return *more[:2], [*more[2], f"mask: token {mask}, new to the tokenizer; the model has a row for it"]
         design = self._design(task.writes or "encoder").checked()
         model = self._built(design, task)
         size = f"{design.form} of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trainformer.core.errors import UserError
 from trainformer.engine.limits import Stop
 from trainformer.studies.child import OUTPUT, Child
+from trainformer.studies.ledger import OUT_OF_TIME
 from trainformer.studies.ship import folder_of
 from trainformer.studies.space import Space
 
@@ -96,7 +97,7 @@ class Attempt:
         self.clock.keep()
         if not message["left"] or message["evaluation"] == 0:
             return False
-        self.reason = "pruned" if pruned else "out of time" if self.clock.left() < took else ""
+        self.reason = "pruned" if pruned else OUT_OF_TIME if self.clock.left() < took else ""
         return bool(self.reason)
 
     def _ended(self, message: dict[str, Any]) -> None:
@@ -115,8 +116,8 @@ class Attempt:
         self.search.over = True
         score = self._score()
         if not self.stop.number and score is not None and self._trained():
-            self.ledger.end(self.trial, "pruned", reason="out of time")
-            self.search.say(self._line(f"{self.search.key} {score:.4f} (out of time)"))
+            self.ledger.end(self.trial, "pruned", reason=OUT_OF_TIME)
+            self.search.say(self._line(f"{self.search.key} {score:.4f} ({OUT_OF_TIME})"))
 
     def _failed(self, died: str, message: dict[str, Any]) -> None:
         """A proposal may be bad, and the search goes on; but the configuration as it stands must work."""

@@ -21,6 +21,9 @@ STARTUP = 6
 REDUCTION = 3
 """A third of the trials goes on from one rung to the next."""
 
+OUT_OF_TIME = "out of time"
+"""The reason of a trial that the clock stopped."""
+
 
 @dataclass
 class Entry:
@@ -36,6 +39,11 @@ class Entry:
     """What was proposed, choices by their words; empty for trial 0."""
     facts: dict[str, Any] = field(default_factory=dict)
     """seconds, reason, parameters, home (the study folder's own name)."""
+
+    @property
+    def ended(self) -> str:
+        """Its state in words: what the clock stopped was not pruned for its score, and may be the best."""
+        return OUT_OF_TIME if self.facts.get("reason") == OUT_OF_TIME else self.state
 
     def line(self) -> dict[str, Any]:
         """A line of trials.jsonl."""

@@ -11,7 +11,7 @@ from trainformer.core import config as settings
 from trainformer.core.errors import UserError
 from trainformer.core.files import write_json, write_text
 from trainformer.studies import report
-from trainformer.studies.ledger import Entry, lines
+from trainformer.studies.ledger import OUT_OF_TIME, Entry, lines
 from trainformer.studies.table import plain
 from trainformer.trust import words
 
@@ -93,11 +93,11 @@ def render(outcome: Outcome, most: int = 10) -> str:
     scored = sorted((e for e in outcome.entries if e.score is not None), key=lambda e: (sign * (e.score or 0.0), e.number))
     head = ["trial", f"validation {words.name(outcome.key)}", "state ", "time", "settings "]
     rows = [
-        [f"{e.number}{' *' if e.number == outcome.best.number else ''}", words.value(outcome.key, e.score or 0.0), e.state,
+        [f"{e.number}{' *' if e.number == outcome.best.number else ''}", words.value(outcome.key, e.score or 0.0), e.ended,
          words.duration(e.facts.get("seconds", 0.0)), report.settings(e)]
         for e in scored[:most]
     ]  # fmt: skip
-    states = [e.state for e in outcome.entries]
-    counted = ", ".join(f"{states.count(s)} {s}" for s in ("done", "pruned", "failed", "open") if s in states)
+    states = [e.ended for e in outcome.entries]
+    counted = ", ".join(f"{states.count(s)} {s}" for s in ("done", "pruned", OUT_OF_TIME, "failed", "open") if s in states)
     more = f" ({len(scored) - most} more in trials.jsonl)" if len(scored) > most else ""
     return f"{plain(head, rows)}\n{len(states)} trials: {counted}{more}; * ships: {outcome.folder / 'bundle'}"
