@@ -12,7 +12,8 @@ from trainformer.models.onnx import Session
 from trainformer.models.openvino import Asked
 from trainformer.models.whole import Whole
 
-SINGLE, MANY, ROUNDS = 100, 512, 3
+SINGLE, MANY, ROUNDS, REST_S = 100, 512, 3, 0.2
+"""The threads of a library look out for work after an answer and take the cores from the other's for a while: hence the rest."""
 
 
 def model_bytes(bundle: Bundle) -> int:
@@ -34,11 +35,11 @@ def beside(before: Bundle, after: Bundle, examples: list[Example]) -> dict[str, 
     together: dict[str, list[float]] = {name: [] for name in both}
     for bundle in both.values():
         _seconds(bundle, many[:32])
-    for item in single:
-        for name, bundle in both.items():
-            alone[name].append(1000 * _seconds(bundle, [item]))
     for turn in range(ROUNDS):
         for name in sorted(both, reverse=bool(turn % 2)):
+            time.sleep(REST_S)
+            _seconds(both[name], single[:1])
+            alone[name] += [1000 * _seconds(both[name], [item]) for item in single[turn::ROUNDS]]
             together[name].append(len(many) / _seconds(both[name], many))
     return {
         "threads": torch.get_num_threads(),
