@@ -16,6 +16,7 @@ from trainformer.compress.smaller import Wanted
 from trainformer.core.config import DataSettings
 from trainformer.core.files import write_json, write_manifest
 from trainformer.core.roles import Decision
+from trainformer.runtime import ir
 from trainformer.runtime.ir import GRAPH, WEIGHTS
 
 openvino = pytest.importorskip("openvino", reason="no openvino here: pip install 'trainformer[openvino]'")
@@ -29,7 +30,7 @@ TEXTS = ["w1 w2 w3", "w4", "w5 " * 90, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
 def plain(folder: Path, texts: list[str]) -> torch.Tensor:
     """The graph asked as a stranger asks it: the library's tokenizer, padding and OpenVINO alone."""
     words = transformers.AutoTokenizer.from_pretrained(folder)
-    compiled = openvino.Core().compile_model(str(folder / GRAPH), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ir.core().compile_model(str(folder / GRAPH), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     limit = json.loads((folder / "labels.json").read_text())["max_tokens"]
     given = words(texts, padding=True, truncation=True, max_length=limit, return_tensors="np")
     (found,) = compiled({each.get_any_name(): given[each.get_any_name()] for each in compiled.inputs}).values()
@@ -204,3 +205,23 @@ def test_opening_a_bundle_tells_nobody(make: Any, cli: Any, tmp_path: Path) -> N
     assert not caught.exists()
     subprocess.run([sys.executable, "-c", f"{before}import openvino"], check=True, timeout=600)
     assert caught.exists(), "where it is imported by others it is as they have it"
+
+
+HEARS = """
+import os, signal, sys
+from trainformer import Bundle
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+one, other = Bundle.open(sys.argv[1]), Bundle.open(sys.argv[1])
+one = None
+other = None
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_signals_are_heard_after_bundles_have_gone(make: Any, cli: Any, tmp_path: Path) -> None:
+    """Python's handlers run on the stack for signals where there is one, as with faulthandler."""
+    done = cli("export", make("bert"), "--to", "openvino", "--out", tmp_path / "ir")
+    assert done.code == 0, done.err
+    words = [sys.executable, "-X", "faulthandler", "-c", HEARS, str(tmp_path / "ir")]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr

@@ -53,7 +53,8 @@ def together(folder: Path, words: Sequence[object], world: int = 2, **environmen
             sentinels.remove(sentinel)
             ends.append(time.monotonic())
     for process in started:
-        process.kill()
+        if process.is_alive():  # the number of one that has ended may be another's by now
+            process.kill()
         process.join()
     codes = [int(p.exitcode or 0) for p in started]
     return Ended(codes, [(folder / f"told.{r}").read_text() for r in range(world)], ends[-1] - ends[0] if ends else SECONDS)

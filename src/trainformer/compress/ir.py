@@ -16,7 +16,7 @@ def write_ir(folder: Path) -> None:
     openvino = ir.library()
     path = folder / ir.GRAPH
     try:
-        model = openvino.Core().read_model(str(folder / GRAPH))
+        model = ir.core().read_model(str(folder / GRAPH))
     except RuntimeError as error:
         what = f"OpenVINO has no form of this model: {ir.first_line(error)}"
         raise UserError(what, where="openvino", fix="Take ONNX Runtime.") from error

@@ -1,5 +1,6 @@
 """A graph of OpenVINO (IR) that is looked at before it is read, and run on a CPU: padded arrays in, outputs out."""
 
+import functools
 import math
 import re
 import sys
@@ -31,16 +32,15 @@ class Session:
         `halves`: what is float32 is computed in bfloat16 where the processor has it. Raises UserError for what is no graph of a
         bundle, MissingExtra where there is no OpenVINO.
         """
-        openvino = library()
+        openvino, own = library(), core()
         self.path = path
         weights = path.with_name(WEIGHTS)
         self.bytes = path.stat().st_size + weights.stat().st_size
         described = checked(path, weights)
-        core = openvino.Core()
         try:
             # Both from memory: no name of a file, in whatever form it may be written, is there to be followed.
-            model = core.read_model(described, openvino.tensor_from_file(str(weights)))
-            compiled = core.compile_model(model, "CPU", settings(threads, group, halves))
+            model = own.read_model(described, openvino.tensor_from_file(str(weights)))
+            compiled = own.compile_model(model, "CPU", settings(threads, group, halves))
         except Exception as error:  # the library raises RuntimeError, and pybind what it likes
             raise UserError(f"OpenVINO cannot read it: {first_line(error)}", where=str(path), fix=ANEW) from error
         self.inputs = [each.get_any_name() if each.get_names() else "?" for each in compiled.inputs]
@@ -82,6 +82,16 @@ def library() -> Any:
         if silent:
             del modules[TELEMETRY]
     return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """The one of this process, which is never given up. Raises MissingExtra.
+
+    Each loads a plugin that puts a stack for signals of its own into the thread, and frees it at its end even if another one has
+    taken it over by then: after two had gone, the older first, Ctrl-C ended the process with a fault of the memory.
+    """
+    return library().Core()
 
 
 def checked(path: Path, weights: Path) -> str:
