@@ -28,7 +28,7 @@ TEXTS = ["w1 w2 w3", "w4", "w5 " * 90, "w6 w7 w8 w9 w1 w2 unknown", "w3 w2 w1"]
 
 
 def plain(folder: Path, texts: list[str]) -> torch.Tensor:
-    """The graph asked as a stranger asks it: the library's tokenizer, padding and OpenVINO alone."""
+    """The graph asked as a stranger asks it: the library's tokenizer, padding and OpenVINO alone (a core that goes does harm)."""
     words = transformers.AutoTokenizer.from_pretrained(folder)
     compiled = ir.core().compile_model(str(folder / GRAPH), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     limit = json.loads((folder / "labels.json").read_text())["max_tokens"]
@@ -138,11 +138,10 @@ def test_fixed_scales_make_products_of_integers(make: Any, rows: Any, tmp_path: 
 def test_inputs_are_rounded_by_groups_of_columns(make: Any, rows: Any, tmp_path: Path) -> None:
     """32 columns, the width of the tiny model, share a scale; where none do, the weights alone are rounded.
 
-    Without VNNI, OpenVINO leaves the inputs as they are in both.
+    Without VNNI, OpenVINO leaves the inputs as they are in both. With AMX it was seen to do so for this small model, and what it
+    does with other releases is its own affair: there only the outputs are looked at.
     """
     processor = Path("/proc/cpuinfo").read_text()
-    if "amx_int8" in processor:
-        pytest.skip("where the processor has AMX, OpenVINO was seen to leave such inputs as they are")
     folder, out = make(), tmp_path / "int8"
     smaller.compress(folder, rows(folder), Wanted(to="int8", max_loss=100, backend="openvino"), out, DataSettings(), print)
     facts = json.loads((out / "trainformer.json").read_text())
@@ -154,7 +153,8 @@ def test_inputs_are_rounded_by_groups_of_columns(make: Any, rows: Any, tmp_path:
     write_manifest(out)
     weights = Bundle.open(out).logits(TEXTS)
     apart = float((rounded - weights).abs().max())
-    assert apart > 1e-3 if "vnni" in processor else apart == 0
+    if "amx_int8" not in processor:
+        assert apart > 1e-3 if "vnni" in processor else apart == 0
     for found in (rounded, weights):
         assert (found - right).square().mean() < 0.01 * right.square().mean()
 

@@ -21,6 +21,7 @@ STATES = {"Assign", "ReadValue"}
 """Operators that remember a request until the next one."""
 ANEW = "Write it anew: trainformer export --to openvino"
 TELEMETRY = "openvino_telemetry"
+_making = threading.Lock()
 
 
 class Session:
@@ -84,13 +85,18 @@ def library() -> Any:
     return openvino
 
 
-@functools.cache
 def core() -> Any:
     """The one of this process, which is never given up. Raises MissingExtra.
 
     Each loads a plugin that puts a stack for signals of its own into the thread, and frees it at its end even if another one has
     taken it over by then: after two had gone, the older first, Ctrl-C ended the process with a fault of the memory.
     """
+    with _making:  # two threads would make two
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
     return library().Core()
 
 
